@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format tables bench ui clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */: /' | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+setup: $(VENV)/.installed  ## the virtual environment with everything in it (about 2 GB)
+
+run: setup  ## the main job on the embedded synthetic data: teacher, student, distilled student, int8
+	$(BIN)/python train.py
+
+test: setup  ## the tests
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tables: setup  ## the newest job's table and plot, in reports/
+	mkdir -p reports
+	$(BIN)/python compare.py --format markdown --output reports/newest.md --plot reports/newest.png
+	$(BIN)/python compare.py --format html --output reports/newest.html
+
+bench: setup  ## speed, as ratios within one run
+	for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+ui: setup  ## the MLflow UI over the local store, on http://127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+
+clean:  ## remove caches and outputs, keep the environment and the tracked runs
+	rm -rf .cache outputs build reports
