@@ -1,0 +1,130 @@
+"""The check that fails a run whose splits share a person, a signal, or statistics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.cache import content_digest
+
+
+class LeakageError(ValueError):
+    """Information would pass from one split to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeakageReport:
+    """What the check has seen.
+
+    Attributes
+    ----------
+    split_digest : str
+        Digest of (record id, split) of every record and of the class names.
+    n_records, n_subjects : dict of str to int
+        Records and persons of each split.
+    n_duplicates : dict of str to int
+        Records of each split whose signal occurs in it already.
+    """
+
+    split_digest: str
+    n_records: dict[str, int]
+    n_subjects: dict[str, int]
+    n_duplicates: dict[str, int]
+
+
+def check_leakage(
+    *,
+    record_ids: NDArray[np.str_],
+    subject_ids: NDArray[np.str_],
+    signal_hashes: NDArray[np.bytes_],
+    splits: Mapping[str, NDArray[np.int64]],
+    class_names: Sequence[str],
+    normalizer_indices: NDArray[np.int64],
+    calibration_indices: NDArray[np.int64] | None = None,
+) -> LeakageReport:
+    """Check that no record, person or signal is on two sides and that all statistics come from ``train``.
+
+    Parameters
+    ----------
+    record_ids, subject_ids : ndarray of str, shape (n,)
+        Recording and person behind each window.
+    signal_hashes : ndarray of bytes, shape (n,)
+        Hash of each signal.
+    splits : mapping of str to ndarray of int64
+        Positions of each split, with a split ``train``.
+    class_names : sequence of str
+        Names of the targets; part of the digest.
+    normalizer_indices : ndarray of int64
+        Positions that the normalisation statistics come from.
+    calibration_indices : ndarray of int64, optional
+        Positions that a quantizer is calibrated on.
+
+    Returns
+    -------
+    LeakageReport
+        Digest and sizes of the splits.
+
+    Raises
+    ------
+    LeakageError
+        If something is shared; the message names it and the records.
+    """
+    if "train" not in splits:
+        raise ValueError(f"splits are {list(splits)!r}, expected one named 'train'")
+    _check_disjoint("record", record_ids, record_ids, splits)
+    _check_disjoint("subject", subject_ids, record_ids, splits)
+    _check_disjoint("signal with hash", signal_hashes, record_ids, splits)
+    for name, indices in (("normalisation", normalizer_indices), ("calibration", calibration_indices)):
+        if indices is None:
+            continue
+        outside = np.setdiff1d(indices, splits["train"])
+        if outside.size:
+            raise LeakageError(
+                f"{name} uses {outside.size} of {len(indices)} windows from outside the split 'train', first"
+                f" record {str(record_ids[outside[0]])!r}: expected training windows only"
+            )
+    return LeakageReport(
+        split_digest=_digest_split(record_ids, splits, class_names),
+        n_records={split: len(indices) for split, indices in splits.items()},
+        n_subjects={split: len(np.unique(subject_ids[indices])) for split, indices in splits.items()},
+        n_duplicates={
+            split: len(indices) - len(np.unique(signal_hashes[indices])) for split, indices in splits.items()
+        },
+    )
+
+
+def _check_disjoint(
+    what: str,
+    values: NDArray[np.str_] | NDArray[np.bytes_],
+    record_ids: NDArray[np.str_],
+    splits: Mapping[str, NDArray[np.int64]],
+) -> None:
+    names = list(splits)
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            shared = np.intersect1d(values[splits[first]], values[splits[second]])
+            if not shared.size:
+                continue
+            value = shared[0]
+            records = {
+                split: [
+                    str(record) for record in record_ids[splits[split]][values[splits[split]] == value][:3]
+                ]
+                for split in (first, second)
+            }
+            shown = value.decode() if isinstance(value, bytes) else str(value)
+            raise LeakageError(
+                f"{shared.size} {what} on both sides of {first!r} and {second!r}, first {shown!r} (records"
+                f" {records!r}): expected each on one side; change the split (datamodule.folds) or take the"
+                f" records out"
+            )
+
+
+def _digest_split(
+    record_ids: NDArray[np.str_], splits: Mapping[str, NDArray[np.int64]], class_names: Sequence[str]
+) -> str:
+    sides = sorted(
+        [str(record), split] for split, indices in splits.items() for record in record_ids[indices]
+    )
+    return content_digest({"sides": sides, "class_names": list(class_names)})
