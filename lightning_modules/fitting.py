@@ -1,0 +1,148 @@
+"""Fit a float model once per digest, and find it again."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from filelock import FileLock
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit cost and reached; ``reused`` when the weights were found."""
+
+    digest: str
+    weights: str
+    monitor: str
+    best: float
+    epochs: int
+    seconds: float
+    reused: bool = False
+
+
+def pick_precision(precision: str) -> str:
+    """Resolve ``auto``: ``bf16-mixed`` where the device multiplies bfloat16 in hardware, else ``32-true``.
+
+    On a CPU that lacks AVX512-BF16 and AMX, bfloat16 is emulated and several times *slower* than float32.
+    """
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    flags = torch.cpu.get_capabilities()
+    return "bf16-mixed" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "32-true"
+
+
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load a state dict into `net`, strictly, as data and never as code.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the weights are of another architecture, or of other leads or classes.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {str(path)!r}")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"weights {str(path)!r} do not fit {type(net).__name__}: {error}") from None
+
+
+def save_weights(net: nn.Module, path: Path) -> None:
+    """Write the state dict of `net`, contiguous and on the CPU, in one atomic step."""
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def fit_once(
+    module: pl.LightningModule,
+    datamodule: pl.LightningDataModule,
+    make_trainer: Callable[[Path], pl.Trainer],
+    directory: Path,
+    digest: str,
+    seed: int,
+    about: Mapping[str, Any],
+) -> FitReport:
+    """Fit `module`, keep its best epoch; or load what an earlier call with this digest kept.
+
+    Parameters
+    ----------
+    module : LightningModule
+        Has ``net`` and ``monitor``; on return ``net`` holds the weights of the best epoch.
+    datamodule : LightningDataModule
+    make_trainer : callable
+        Makes a trainer that writes its checkpoints below the given folder; called only when there is work to do.
+    directory : Path
+        One folder per digest is kept below it.
+    digest : str
+        Stands for everything that the weights depend on.
+    seed : int
+        Set before the fit, so that a fit gives the same weights whatever ran before it.
+    about : mapping
+        Written beside the weights for people to read.
+
+    Returns
+    -------
+    FitReport
+
+    Raises
+    ------
+    RuntimeError
+        If the fit was interrupted: nothing is kept then.
+
+    Notes
+    -----
+    Processes that want the same digest wait for one another: one of them fits, the others load.
+    """
+    folder = directory / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    weights, report_path = folder / "net.pt", folder / "fit.json"
+    with FileLock(folder / "fit.lock"):
+        if report_path.is_file():
+            load_weights(module.net, weights)
+            report = FitReport(**{**json.loads(report_path.read_text()), "weights": str(weights), "reused": True})
+            log.info("found the weights of %s (%s %.4f)", digest, report.monitor, report.best)
+            return report
+        start = time.perf_counter()
+        pl.seed_everything(seed, workers=True, verbose=False)
+        trainer = make_trainer(folder)
+        trainer.fit(module, datamodule=datamodule)
+        if trainer.interrupted:
+            raise RuntimeError("the fit was interrupted; its weights are not kept")
+        checkpoint = trainer.checkpoint_callback
+        best_path = Path(checkpoint.best_model_path)
+        module.load_state_dict(torch.load(best_path, map_location="cpu", weights_only=True)["state_dict"])
+        best_path.unlink()
+        save_weights(module.net, weights)
+        report = FitReport(
+            digest=digest,
+            weights=str(weights),
+            monitor=module.monitor,
+            best=float(checkpoint.best_model_score),
+            epochs=trainer.current_epoch,
+            seconds=round(time.perf_counter() - start, 1),
+        )
+        (folder / "about.json").write_text(json.dumps(dict(about), indent=1, default=str))
+        partial = report_path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(report), indent=1))
+        partial.replace(report_path)
+        return report
