@@ -1,0 +1,237 @@
+"""The verdict on an exported model: pure functions from figures to PASS, FAIL or INCONCLUSIVE."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFO"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One figure against its limit.
+
+    Attributes
+    ----------
+    name : str
+        What was checked, such as "bytes".
+    status : {"PASS", "FAIL", "INCONCLUSIVE", "INFO"}
+        Outcome; INFO figures carry no limit.
+    value, limit : float or None
+        The figure and what it was held against.
+    reason : str
+        One sentence for the reader.
+    """
+
+    name: str
+    status: Status
+    value: float | None
+    limit: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Outcome over all checks, and the reasons of those that did not pass."""
+
+    status: Literal["PASS", "FAIL", "INCONCLUSIVE"]
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class ParityLimits:
+    """How far an artifact may lie from the net that it was exported from.
+
+    Attributes
+    ----------
+    max_abs : float or None
+        Largest difference of a logit; None leaves it without a limit.
+    noise : float
+        Root mean square of the differences over the standard deviation of the net's logits.
+    flipped : float
+        Share of decisions (probability against threshold) that change.
+    delta_auroc : float
+        Change of the macro AUROC, either way.
+    """
+
+    max_abs: float | None
+    noise: float
+    flipped: float
+    delta_auroc: float
+
+
+# The largest of some 10,000 int8 errors is a tail figure that grows with the split: reported, not limited.
+PARITY_LIMITS = {
+    "float32": ParityLimits(max_abs=1e-3, noise=1e-4, flipped=1e-3, delta_auroc=1e-4),
+    "int8": ParityLimits(max_abs=None, noise=0.2, flipped=0.05, delta_auroc=5e-3),
+}
+
+
+class GateFailed(Exception):  # noqa: N818 - named for what happened, as in the verdict
+    """A model failed its gate.
+
+    Parameters
+    ----------
+    step : str
+        Step or artifact that failed, such as "distil_ptq_int8 -> onnx int8".
+    reasons : sequence of str
+        Why, from the verdict.
+    """
+
+    def __init__(self, step: str, reasons: Sequence[str]) -> None:
+        super().__init__(f"gate failed at {step}: {'; '.join(reasons)}")
+        self.step = step
+        self.reasons = list(reasons)
+
+
+def check_reload(before: np.ndarray, after: np.ndarray, tolerance: float = 1e-6) -> Check:
+    """Compare a model's outputs before saving with those of the saved and reloaded model.
+
+    Catches weights that did not survive the way to disk, such as masks loaded with ``strict=False``.
+
+    Parameters
+    ----------
+    before, after : ndarray of shape (n, classes)
+        Logits on the same windows.
+    tolerance : float, default 1e-6
+        Largest absolute difference that passes.
+    """
+    difference = _max_abs(before, after)
+    status: Status = "PASS" if difference <= tolerance else "FAIL"
+    return Check(
+        "reload", status, difference, tolerance, f"reloaded model differs by {difference:.3g} at most"
+    )
+
+
+def check_parity(
+    reference_logits: np.ndarray,
+    artifact_logits: np.ndarray,
+    thresholds: np.ndarray,
+    precision: str,
+    *,
+    delta_auroc: float | None = None,
+) -> list[Check]:
+    """Compare an artifact's logits with those of the net that it was exported from.
+
+    Parameters
+    ----------
+    reference_logits, artifact_logits : ndarray of shape (n, classes)
+        Logits on the same windows.
+    thresholds : ndarray of shape (classes,)
+        Probabilities from which on a class is decided for.
+    precision : str
+        Precision of the artifact; chooses the limits.
+    delta_auroc : float, optional
+        Macro AUROC of the artifact minus that of the net, where the labels are known.
+
+    Raises
+    ------
+    ValueError
+        If there are no limits for the precision.
+    """
+    limits = PARITY_LIMITS.get(precision.partition("_")[0])
+    if limits is None:
+        raise ValueError(
+            f"precision {precision!r}: no parity limits, expected one of {sorted(PARITY_LIMITS)!r}"
+        )
+    max_abs = _max_abs(reference_logits, artifact_logits)
+    if math.isinf(max_abs):
+        reason = (
+            f"logits {reference_logits.shape!r} and {artifact_logits.shape!r}: other shape, or not finite"
+        )
+        return [Check("parity/max_abs", "FAIL", None, limits.max_abs, reason)]
+    spread = float(np.std(reference_logits))
+    rms = float(np.sqrt(np.mean((artifact_logits - reference_logits) ** 2)))
+    cut = np.log(thresholds) - np.log1p(-np.asarray(thresholds))
+    flipped = float(np.mean((reference_logits >= cut) != (artifact_logits >= cut)))
+    checks = [
+        _at_most("parity/max_abs", max_abs, limits.max_abs),
+        _at_most("parity/noise", rms / spread if spread > 0 else math.inf, limits.noise),
+        _at_most("parity/flipped", flipped, limits.flipped),
+    ]
+    if delta_auroc is not None:
+        checks.append(_at_most("parity/delta_auroc", abs(delta_auroc), limits.delta_auroc))
+    return checks
+
+
+def check_int8_coverage(share: float, at_least: float = 0.9) -> Check:
+    """Check that enough of the multiply-accumulates of an int8 artifact do run in int8."""
+    status: Status = "PASS" if share >= at_least else "FAIL"
+    return Check(
+        "int8_coverage", status, share, at_least, f"{share:.1%} of the MACs in int8, needs {at_least:.0%}"
+    )
+
+
+def check_ratio(name: str, value: float, reference: float, at_most: float) -> Check:
+    """Check that a figure (bytes, latency, MACs, parameters) falls to a share of its reference's.
+
+    Parameters
+    ----------
+    name : str
+        Name of the figure.
+    value, reference : float
+        The figure of the artifact and of its reference. A ratio that was measured as such goes in over 1.0.
+    at_most : float
+        Largest ratio that passes.
+    """
+    ratio = value / reference if reference > 0 else math.nan
+    status: Status = "PASS" if ratio <= at_most else "FAIL"
+    return Check(name, status, ratio, at_most, f"{name} is {ratio:.3f} of the reference, limit {at_most:g}")
+
+
+def check_metric(low: float, high: float, max_drop: float, name: str = "test/auroc_macro") -> Check:
+    """Judge a difference to the reference by its paired interval (non-inferiority with margin ``max_drop``).
+
+    PASS when the whole interval lies above ``-max_drop``, FAIL when it lies below, INCONCLUSIVE between. An
+    interval that is not finite or reversed fails: nothing was shown.
+
+    Parameters
+    ----------
+    low, high : float
+        Interval of the metric's difference, artifact minus reference.
+    max_drop : float
+        Margin, positive.
+    name : str
+        The metric.
+    """
+    status: Status = "INCONCLUSIVE"
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high) or high < -max_drop:
+        status = "FAIL"
+    elif low > -max_drop:
+        status = "PASS"
+    reason = f"{name} changes by [{low:+.4f}, {high:+.4f}], may drop by {max_drop:g}"
+    return Check(name, status, low, -max_drop, reason)
+
+
+def judge(checks: Sequence[Check]) -> Verdict:
+    """Join checks into a verdict: one FAIL fails, else one INCONCLUSIVE leaves it open.
+
+    Raises
+    ------
+    ValueError
+        If there is no check that could fail: an empty gate must not pass.
+    """
+    if all(check.status == "INFO" for check in checks):
+        raise ValueError("gate: no check with a limit, so there is nothing to judge")
+    for status in ("FAIL", "INCONCLUSIVE"):
+        if any(check.status == status for check in checks):
+            return Verdict(status, [c.reason for c in checks if c.status in ("FAIL", "INCONCLUSIVE")])
+    return Verdict("PASS", [])
+
+
+def _at_most(name: str, value: float, limit: float | None) -> Check:
+    if limit is None:
+        return Check(name, "INFO", value, None, f"{name} is {value:.3g}")
+    status: Status = "PASS" if value <= limit else "FAIL"
+    return Check(name, status, value, limit, f"{name} is {value:.3g}, limit {limit:g}")
+
+
+def _max_abs(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest absolute difference; infinite where shapes differ or a value is not finite."""
+    if first.shape != second.shape or first.size == 0:
+        return math.inf
+    difference = float(np.max(np.abs(np.asarray(first, np.float64) - second)))
+    return difference if math.isfinite(difference) else math.inf

@@ -1,0 +1,258 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from deploy.artifact import Artifact, predict
+from deploy.onnx import export_onnx
+from deploy.onnx_int8 import quantize_dynamic_int8
+from deploy.onnx_macs import count_macs
+from lightning_modules.nets.cnn1d import Cnn1d
+from tests.exporting import (
+    Residual,
+    make_small,
+    make_small_windows,
+    quantize,
+    randomise,
+    relative_noise,
+    run_torch,
+    save,
+)
+
+# Hand count of the student: positions * filters * inputs * kernel, and the linear layer.
+STUDENT_MACS = 991 * 50 * 12 * 10 + 486 * 150 * 50 * 10 + 234 * 300 * 150 * 10 + 300 * 5
+
+
+@pytest.fixture(scope="module")
+def windows() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((24, 12, 1000), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def student() -> nn.Module:
+    return randomise(Cnn1d(12, 5, 1000, (50, 150, 300)))
+
+
+@pytest.fixture(scope="module")
+def student_float(
+    student: nn.Module, windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    path = tmp_path_factory.mktemp("float") / "model.onnx"
+    return export_onnx(student, path, example=torch.from_numpy(windows[:1]), metadata={"fs": "100"})
+
+
+@pytest.fixture(scope="module")
+def student_int8(
+    student_float: Artifact, windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    return quantize(student_float, windows, tmp_path_factory.mktemp("int8") / "model.onnx", align=4)
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    return make_small()
+
+
+@pytest.fixture(scope="module")
+def small_windows() -> np.ndarray:
+    return make_small_windows()
+
+
+@pytest.fixture(scope="module")
+def small_float(
+    small: nn.Module, small_windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    path = tmp_path_factory.mktemp("small") / "model.onnx"
+    return export_onnx(small, path, example=torch.from_numpy(small_windows[:2]))
+
+
+def test_onnx_int8_float_agrees_with_torch_for_any_batch(
+    student: nn.Module, student_float: Artifact, windows: np.ndarray
+) -> None:
+    expected = run_torch(student, windows)
+    for size in (1, 5, 24):
+        logits = predict(student_float, windows, threads=1, batch_size=size)
+        np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_onnx_int8_float_graph_is_folded_and_fusible(student_float: Artifact) -> None:
+    count = count_macs(student_float.path)
+    assert count.macs == STUDENT_MACS == 147_697_500
+    assert count.int8_macs_share == 0.0
+    assert count.operators == {
+        "Unsqueeze": 1,
+        "Conv": 3,
+        "Relu": 3,
+        "MaxPool": 3,
+        "GlobalAveragePool": 1,
+        "Reshape": 1,
+        "Gemm": 1,
+    }
+    operators = [node.op_type for node in onnx.load(student_float.path).graph.node]
+    assert operators[1:4] == ["Conv", "Relu", "MaxPool"]
+
+
+def test_onnx_int8_file_holds_no_paths_of_the_exporting_machine(
+    student_float: Artifact, student_int8: Artifact
+) -> None:
+    for artifact in (student_float, student_int8):
+        content = artifact.path.read_bytes()
+        assert b".py" not in content
+        assert str(Path(__file__).parents[1]).encode() not in content
+
+
+def test_onnx_int8_is_small_covered_and_close(
+    student: nn.Module, student_float: Artifact, student_int8: Artifact, windows: np.ndarray
+) -> None:
+    assert student_int8.precision == "int8"
+    assert student_int8.size_bytes <= 0.27 * student_float.size_bytes
+    count = count_macs(student_int8.path)
+    assert count.int8_macs_share >= 0.9
+    # Channels 50 and 150 become 52 and 152.
+    assert count.macs == 991 * 52 * 120 + 486 * 152 * 520 + 234 * 300 * 1520 + 1500
+    assert count.macs <= 1.03 * STUDENT_MACS
+    assert relative_noise(student, student_int8, windows) < 0.05
+
+
+def test_onnx_int8_runs_in_integer_kernels(student_int8: Artifact, tmp_path: Path) -> None:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(student_int8.path, options, providers=["CPUExecutionProvider"])
+    operators = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert operators.count("QLinearConv") == 3
+    assert operators.count("QGemm") == 1
+    assert not {"Conv", "FusedConv", "Relu", "Gemm", "ReduceMean"} & set(operators)
+    # One way in; a second pair would mean that something in between runs in float.
+    assert operators.count("QuantizeLinear") == 1
+    assert operators.count("DequantizeLinear") <= 1
+
+
+def test_onnx_int8_logits_are_not_rounded_to_256_levels(student_int8: Artifact, windows: np.ndarray) -> None:
+    model = onnx.load(student_int8.path)
+    producer = {output: node.op_type for node in model.graph.node for output in node.output}
+    assert producer[model.graph.output[0].name] == "Gemm"
+
+
+@pytest.mark.slow
+def test_onnx_int8_is_fast(student_float: Artifact, student_int8: Artifact) -> None:
+    from deploy.profile import latency_ratio, profile_artifacts
+
+    reference, profile = profile_artifacts([student_float, student_int8], batch_sizes=(1,), window_s=5.0)
+    assert latency_ratio(profile, reference, 1) <= 0.30
+
+
+def test_onnx_int8_symmetric_int8_has_no_zero_points_and_joins_relu(
+    small: nn.Module, small_float: Artifact, small_windows: np.ndarray, tmp_path: Path
+) -> None:
+    artifact = quantize(small_float, small_windows, tmp_path / "s8.onnx", activations="int8")
+    graph = onnx.load(artifact.path).graph
+    weights = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
+    producer = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero_point = weights[node.input[2]]
+            assert zero_point.dtype == np.int8, node.name
+            assert not zero_point.any()
+        if node.op_type == "Relu":
+            assert producer[node.input[0]].op_type == "Conv"
+        if node.op_type in ("Conv", "Gemm"):
+            assert weights[node.input[2]].dtype == np.float32
+    assert count_macs(artifact.path).int8_macs_share == 1.0
+    assert relative_noise(small, artifact, small_windows) < 0.1
+
+
+def test_onnx_int8_dynamic_int8_covers_the_linear_layer_only(
+    small: nn.Module, small_float: Artifact, small_windows: np.ndarray, tmp_path: Path
+) -> None:
+    artifact = save(quantize_dynamic_int8(onnx.load(small_float.path)), tmp_path / "d.onnx")
+    count = count_macs(artifact.path)
+    assert count.int8_macs_share == pytest.approx(10 * 4 / count.macs)
+    assert relative_noise(small, artifact, small_windows) < 0.05
+
+
+def test_onnx_int8_float_nodes_stay_in_float(
+    small_float: Artifact, small_windows: np.ndarray, tmp_path: Path
+) -> None:
+    whole = quantize(small_float, small_windows, tmp_path / "w.onnx")
+    partly = quantize(small_float, small_windows, tmp_path / "p.onnx", float_nodes=["features.0"])
+    first = 60 * 6 * 3 * 5
+    count = count_macs(partly.path)
+    assert count_macs(whole.path).int8_macs_share == 1.0
+    assert count.int8_macs_share == pytest.approx(1 - first / count.macs)
+    with pytest.raises(ValueError, match=r"float_nodes: no node or module \['features.99'\].*'head'"):
+        quantize(small_float, small_windows, tmp_path / "x.onnx", float_nodes=["features.99"])
+
+
+@pytest.mark.parametrize("method", ["entropy", "percentile"])
+def test_onnx_int8_other_calibration_methods_work(
+    small: nn.Module, small_float: Artifact, small_windows: np.ndarray, tmp_path: Path, method: str
+) -> None:
+    artifact = quantize(small_float, small_windows, tmp_path / "m.onnx", calibration_method=method)
+    assert relative_noise(small, artifact, small_windows) < 0.3
+
+
+def test_onnx_int8_aligned_channels_leave_the_outputs_alone(
+    small_float: Artifact, small_windows: np.ndarray, tmp_path: Path
+) -> None:
+    plain = quantize(small_float, small_windows, tmp_path / "p.onnx")
+    aligned = quantize(small_float, small_windows, tmp_path / "a.onnx", align=4)
+    np.testing.assert_allclose(
+        predict(aligned, small_windows, threads=1), predict(plain, small_windows, threads=1), atol=1e-6
+    )
+    shapes = [tuple(w.dims) for w in onnx.load(aligned.path).graph.initializer if len(w.dims) == 4]
+    assert sorted(shapes) == [(8, 3, 1, 5), (10, 8, 1, 5)]
+
+
+def test_onnx_int8_residual_net_survives_the_rewriting(small_windows: np.ndarray, tmp_path: Path) -> None:
+    net = randomise(Residual())
+    example = torch.from_numpy(small_windows[:2])
+    artifact = export_onnx(net, tmp_path / "f.onnx", example=example)
+    np.testing.assert_allclose(
+        predict(artifact, small_windows, threads=1), run_torch(net, small_windows), atol=1e-5
+    )
+    for options in ({}, {"activations": "int8"}, {"align": 4}):
+        int8 = quantize(artifact, small_windows, tmp_path / "q.onnx", **options)
+        assert relative_noise(net, int8, small_windows) < 0.1, options
+        assert count_macs(int8.path).int8_macs_share == 1.0, options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activations": "int9"}, "activations='int9', expected one of"),
+        ({"calibration_method": "guess"}, "calibration_method='guess', expected one of"),
+        ({"align": 0}, "align_channels=0, expected at least 1"),
+    ],
+)
+def test_onnx_int8_unknown_quantizer_options_are_refused(
+    small_float: Artifact, small_windows: np.ndarray, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        quantize(small_float, small_windows, tmp_path / "m.onnx", **options)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda w: w[:, :2], r"calibration of shape \(16, 2, 64\)"),
+        (lambda w: w[:0], r"calibration of shape \(0, 3, 64\)"),
+        (np.zeros_like, "not constant"),
+        (lambda w: np.where(w > 2, np.nan, w), "expected finite windows"),
+    ],
+)
+def test_onnx_int8_calibration_that_calibrates_nothing_is_refused(
+    small_float: Artifact,
+    small_windows: np.ndarray,
+    tmp_path: Path,
+    spoil: Callable[[np.ndarray], np.ndarray],
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        quantize(small_float, spoil(small_windows), tmp_path / "m.onnx")
