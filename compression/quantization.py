@@ -1,0 +1,52 @@
+"""Quantization steps. The exported file is quantized by the target's own quantizer; a step says with what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import pytorch_lightning as pl
+
+from compression.recipe import ExportSpec, Tools
+
+
+@dataclass(frozen=True)
+class PtqInt8:
+    """Static post-training quantization to int8 weights and activations.
+
+    Parameters
+    ----------
+    n_calibration : int
+        Training windows that fix the activation ranges (min-max).
+    per_channel : bool
+        One weight scale per output channel.
+    seed : int
+        Draws the calibration windows.
+    claims : mapping
+        What the gate checks, see `compression.recipe.Step`.
+
+    Raises
+    ------
+    ValueError
+        If `n_calibration` is not positive.
+    """
+
+    n_calibration: int = 256
+    per_channel: bool = True
+    seed: int = 0
+    claims: Mapping[str, float] = field(default_factory=dict)
+    name: str = "ptq_int8"
+
+    def __post_init__(self) -> None:
+        if self.n_calibration < 1:
+            raise ValueError(f"n_calibration is {self.n_calibration!r}: int8 needs at least one training window")
+
+    def __call__(
+        self, module: pl.LightningModule, spec: ExportSpec, tools: Tools
+    ) -> tuple[pl.LightningModule, ExportSpec]:
+        """Leave the module as it is and ask for an int8 file, calibrated on training windows."""
+        positions, _ = tools.datamodule.calibration(self.n_calibration, self.seed)
+        return module, replace(
+            spec,
+            precision="int8",
+            per_channel=self.per_channel,
+            calibration_positions=tuple(int(position) for position in positions),
+        )
