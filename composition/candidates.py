@@ -1,0 +1,197 @@
+"""From a config to the models of a job: the recipe's teacher, the float model, the model after each step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from compression.recipe import Stage, Tools, apply_steps
+from lightning_modules.fitting import FitReport, fit_once, load_weights, pick_precision
+from tracking import digests
+from tracking.logger import MlflowLogger
+from tracking.store import OpenRun, Store
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model on its way to a row.
+
+    Attributes
+    ----------
+    role : {"teacher", "student"}
+    model : DictConfig
+        Its option of conf/model.
+    stage : Stage
+        Module, export specification and claims.
+    run : OpenRun
+        Where its fit was logged and its row goes.
+    fit : FitReport
+        Of the weights that it holds.
+    reference : Candidate or None
+        What its row is compared with.
+    """
+
+    role: str
+    model: DictConfig
+    stage: Stage
+    run: OpenRun
+    fit: FitReport
+    reference: "Candidate | None" = None
+
+    @property
+    def name(self) -> str:
+        """Model and recipe in one word, unique within a job."""
+        return f"{self.role}-{self.model.name}-{self.stage.recipe}"
+
+
+@dataclass
+class Fitter:
+    """Fits the modules of one job: each once per digest, its curves in the run that is open."""
+
+    config: DictConfig
+    datamodule: pl.LightningDataModule
+    store: Store
+    run: OpenRun
+    report: FitReport | None = None
+
+    def __call__(
+        self, module: pl.LightningModule, about: Mapping[str, Any], model: DictConfig | None = None
+    ) -> pl.LightningModule:
+        """Fit `module` in place; ``about`` is what its weights depend on beside model, data and trainer."""
+        depends_on = {**self._depends_on(module, model or self.config.model), "about": dict(about)}
+        self.report = fit_once(
+            module,
+            self.datamodule,
+            self._make_trainer,
+            Path(self.config.paths.floats),
+            digests.digest(depends_on),
+            self.config.seed,
+            {**depends_on, "run_id": self.run.run_id},
+        )
+        return module.eval()
+
+    def _depends_on(self, module: pl.LightningModule, model: DictConfig) -> dict[str, Any]:
+        data, config = self.datamodule, self.config
+        # Where the data lie and how the gate judges does not change the weights.
+        batches = {key: plain(config.datamodule)[key] for key in ("augment", "batch_size", "seed")}
+        return {
+            "data": [data.data_digest, data.split_digest, data.preprocessing_digest],
+            "batches": batches,
+            "model": plain(model.module),
+            "trainer": {**plain(config.trainer), "precision": pick_precision(config.trainer.precision)},
+            "callbacks": plain(config.callbacks),
+            "seed": config.seed,
+            "source": digests.digest_source(type(module.net), type(module), type(data)),
+        }
+
+    def _make_trainer(self, folder: Path) -> pl.Trainer:
+        callbacks = instantiate(self.config.callbacks, model_checkpoint={"dirpath": str(folder / "checkpoints")})
+        make = instantiate(self.config.trainer)
+        return make(
+            precision=pick_precision(self.config.trainer.precision),
+            callbacks=list(callbacks.values()),
+            logger=MlflowLogger(self.store, self.run.run_id),
+            default_root_dir=str(folder),
+        )
+
+
+def plain(config: Any) -> Any:
+    """Resolved plain values of a config node."""
+    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
+
+
+def build_module(model: DictConfig, seed: int) -> pl.LightningModule:
+    """Instantiate a model with weights that depend on the seed alone."""
+    pl.seed_everything(seed, workers=True, verbose=False)
+    return instantiate(model.module)
+
+
+def find_weights(source: str, store: Store, folder: Path) -> Path:
+    """Resolve a file, ``runs:/<run id>`` or ``models:/<name>@<alias>`` to weights on disk.
+
+    Raises
+    ------
+    ValueError
+        If the run or the alias does not exist, or holds no weights.
+    """
+    from mlflow.exceptions import MlflowException
+
+    if not source.startswith(("runs:/", "models:/")):
+        return Path(source)
+    scheme, _, rest = source.partition(":/")
+    try:
+        if scheme == "models":
+            name, _, alias = rest.partition("@")
+            run_id = store.client.get_model_version_by_alias(name, alias).run_id
+        else:
+            run_id = rest.split("/")[0]
+        return Path(store.client.download_artifacts(run_id, "net.pt", str(folder)))
+    except (MlflowException, OSError) as error:
+        raise ValueError(f"no weights found at {source!r} in {store.tracking_uri!r}: {error}") from error
+
+
+def make_teacher(config: DictConfig, fitter: Fitter) -> pl.LightningModule:
+    """Fit the recipe's teacher, or load the weights that the config names.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not fit the teacher's architecture on this data.
+    """
+    model = config.compression.teacher
+    teacher = build_module(model, config.seed)
+    if model.weights is None:
+        return fitter(teacher, {"role": "teacher"}, model)
+    try:
+        path = find_weights(model.weights, fitter.store, Path(config.paths.output))
+        load_weights(teacher.net, path)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(
+            f"compression.teacher.weights={model.weights}: {error}. Choose the teacher's architecture with"
+            " model@compression.teacher=..., and data with the leads and classes that it was trained on"
+        ) from error
+    fitter.report = FitReport(str(model.weights), str(path), teacher.monitor, float("nan"), 0, 0.0, reused=True)
+    return teacher.eval()
+
+
+def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str], OpenRun]) -> Iterator[Candidate]:
+    """Yield the teacher if the recipe has one, the float model, and the model after each step.
+
+    Parameters
+    ----------
+    config : DictConfig
+    fitter : Fitter
+    open_run : callable
+        Opens the tracked run of a candidate, by name.
+    """
+    teacher: Candidate | None = None
+
+    def candidate(role: str, model: DictConfig, stage: Stage, reference: Candidate | None) -> Candidate:
+        if fitter.report is None:
+            raise RuntimeError(f"{role} {model.name}: there is no fit behind these weights")
+        return Candidate(role, model, stage, fitter.run, fitter.report, reference)
+
+    if "teacher" in config.compression:
+        fitter.run = open_run(f"teacher {config.compression.teacher.name}")
+        teacher = candidate("teacher", config.compression.teacher, Stage("none", make_teacher(config, fitter)), None)
+        yield teacher
+    fitter.run = open_run(f"student {config.model.name}")
+    module = fitter(build_module(config.model, config.seed), {"role": "student"})
+    last = candidate("student", config.model, Stage("none", module), teacher)
+    yield last
+    steps = [instantiate(step) for step in config.compression.steps.values()]
+    tools = Tools(
+        datamodule=fitter.datamodule,
+        fit=fitter,
+        rebuild=lambda: build_module(config.model, config.seed),
+        teacher=lambda: teacher.stage.module if teacher else make_teacher(config, fitter),
+    )
+    stages = apply_steps(module, steps, tools)
+    for count in range(1, len(steps) + 1):
+        fitter.run = open_run(f"student {config.model.name} {'_'.join(step.name for step in steps[:count])}")
+        last = candidate("student", config.model, next(stages), last)
+        yield last

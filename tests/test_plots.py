@@ -1,0 +1,73 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from tests.tracking_examples import CLASS_NAMES, example_predictions, example_row
+from tracking.plots import precision_recall_figure, roc_figure, tradeoff_figure
+from tracking.rows import Estimate
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def rounded(predictions):
+    """Same predictions with many ties."""
+    return replace(predictions, probabilities=np.round(predictions.probabilities, 1))
+
+
+@pytest.mark.parametrize("change", [lambda p: p, rounded])
+def test_plots_legends_give_the_areas_of_sklearn(change):
+    predictions = change(example_predictions(200))
+    for figure, score in ((roc_figure, roc_auc_score), (precision_recall_figure, average_precision_score)):
+        areas = [score(t, p) for t, p in zip(predictions.targets.T, predictions.probabilities.T, strict=True)]
+        expected = [f"{name} {area:.3f}" for name, area in zip(CLASS_NAMES, areas, strict=True)]
+        assert legend_of(figure(predictions, "title")) == expected
+
+
+def test_plots_leave_out_a_class_that_is_absent():
+    predictions = example_predictions(50)
+    targets = predictions.targets.copy()
+    targets[:, 4] = 0
+    predictions = replace(predictions, targets=targets)
+    assert [text.split()[0] for text in legend_of(roc_figure(predictions))] == list(CLASS_NAMES[:4])
+    assert [text.split()[0] for text in legend_of(precision_recall_figure(predictions))] == list(
+        CLASS_NAMES[:4]
+    )
+
+
+def test_plots_are_written_as_png(tmp_path):
+    rows = [
+        example_row(),
+        example_row(precision="int8", size_bytes=550_000, latency_ms_p50=0.4),
+        example_row(role="teacher", size_bytes=26_000_000, latency_ms_p50=None),
+        example_row(size_bytes=5_000_000, metrics={"test/auroc_macro": Estimate(0.9)}),
+        example_row(size_bytes=None),
+    ]
+    for name, figure in (
+        ("roc", roc_figure(example_predictions(50))),
+        ("pr", precision_recall_figure(example_predictions(50))),
+        ("tradeoff", tradeoff_figure(rows)),
+    ):
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plots_tradeoff_says_synthetic():
+    assert tradeoff_figure([example_row()]).axes[0].get_title() == "synthetic data"
+    assert tradeoff_figure([example_row(data="real")]).axes[0].get_title() == ""
+
+
+def test_plots_tradeoff_refuses_rows_without_figures():
+    with pytest.raises(ValueError, match=r"none of the 1 rows has both size_bytes and 'test/auroc_macro'"):
+        tradeoff_figure([example_row(size_bytes=None)])
+
+
+def test_plots_leave_the_global_state_of_matplotlib_alone():
+    code = "import sys, tracking.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)

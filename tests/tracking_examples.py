@@ -1,0 +1,58 @@
+"""Rows and predictions that the tracking tests share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tracking.predictions import Predictions, make_predictions
+from tracking.rows import Estimate, Row
+
+CLASS_NAMES = ("NORM", "MI", "STTC", "CD", "HYP")
+PREVALENCE = (0.44, 0.25, 0.24, 0.22, 0.12)
+
+
+def example_row(**changes: Any) -> Row:
+    """Row of a plausible student, on synthetic data."""
+    values: dict[str, Any] = {
+        "role": "student",
+        "name": "student-alone",
+        "model": "cnn1d_student",
+        "recipe": "none",
+        "runtime": "onnxruntime",
+        "precision": "float32",
+        "data": "synthetic",
+        "dataset": "synthetic_ptbxl",
+        "seed": 0,
+        "params": 534_005,
+        "macs": 147_700_000,
+        "size_bytes": 2_140_000,
+        "latency_ms_p50": 2.19,
+        "latency_ms_p99": 3.5,
+        "metrics": {"test/auroc_macro": Estimate(0.931, 0.925, 0.937)},
+        "split_digest": "split-a",
+    }
+    return Row(**(values | changes))
+
+
+def example_predictions(
+    n: int = 300,
+    *,
+    seed: int = 0,
+    signal: float = 1.5,
+    noise_seed: int = 1,
+    class_names: Sequence[str] = CLASS_NAMES,
+    records_per_subject: int = 2,
+) -> Predictions:
+    """Predictions with binormal scores; `seed` fixes the targets, `noise_seed` the model's answers."""
+    rng = np.random.default_rng(seed)
+    targets = (rng.random((n, len(class_names))) < PREVALENCE[: len(class_names)]).astype(np.float32)
+    scores = np.random.default_rng(noise_seed).normal(size=targets.shape) + signal * targets
+    return make_predictions(
+        np.arange(1, n + 1),
+        np.arange(n) // records_per_subject,
+        targets,
+        1 / (1 + np.exp(-scores + signal / 2)),
+        class_names,
+        [0.5] * len(class_names),
+    )

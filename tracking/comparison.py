@@ -1,0 +1,165 @@
+"""Rows against their references, on the same test records or not at all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tracking.paired_tests import DelongResult, McnemarResult, delong, mcnemar
+from tracking.predictions import Predictions
+from tracking.rows import Estimate, Row
+from tracking.statistics import align, paired_bootstrap
+from tracking.tables import MISSING, TableText, format_estimate
+
+
+class ComparisonRefused(ValueError):  # noqa: N818
+    """The runs were not measured on the same test records."""
+
+
+@dataclass(frozen=True)
+class ClassComparison:
+    """One class of one artifact against its reference.
+
+    Parameters
+    ----------
+    name, reference, class_name : str
+    delta : Estimate or None
+        Difference of the area under the ROC curve, with the interval of the subject-cluster bootstrap.
+    delong : DelongResult
+    mcnemar : McnemarResult
+    """
+
+    name: str
+    reference: str
+    class_name: str
+    delta: Estimate | None
+    delong: DelongResult
+    mcnemar: McnemarResult
+
+
+def check_same_split(rows: Sequence[Row]) -> None:
+    """Refuse rows of different test splits.
+
+    Raises
+    ------
+    ComparisonRefused
+        If split digests differ or one is missing; the message names runs and digests.
+    """
+    digests = {row.split_digest for row in rows}
+    if len(digests) > 1 or (None in digests and len(rows) > 1):
+        listed = "\n".join(f"  {row.name} (run {row.run_id}): split {row.split_digest!r}" for row in rows)
+        raise ComparisonRefused(
+            "these runs were not evaluated on the same test split, so their figures do not compare:\n"
+            f"{listed}\nNarrow the selection down, for example with \"tags.split_digest = '...'\"."
+        )
+
+
+def compare_with(row: Row, reference: Row, a: Predictions, b: Predictions) -> list[ClassComparison]:
+    """Compare an artifact with its reference, class by class.
+
+    Parameters
+    ----------
+    row, reference : Row
+    a, b : Predictions
+        Of `row` and of `reference`.
+
+    Raises
+    ------
+    ComparisonRefused
+        If the split digests, records, subjects, targets or classes differ.
+    """
+    b = _paired(row, reference, a, b)
+    tests = zip(
+        a.class_names,
+        delong(a.probabilities, b.probabilities, a.targets),
+        mcnemar(a.probabilities >= a.thresholds, b.probabilities >= b.thresholds, a.targets),
+        strict=True,
+    )
+    return [
+        ClassComparison(row.name, reference.name, name, row.delta.get(f"test/auroc_{name}"), areas, decisions)
+        for name, areas, decisions in tests
+    ]
+
+
+def refer_to(
+    row: Row, reference: Row, a: Predictions, b: Predictions, n_resamples: int = 2000, seed: int = 0
+) -> Row:
+    """Row with differences to another reference; the gate's verdict, which was about its own, is left out.
+
+    Parameters and errors as in `compare_with` and `tracking.statistics.paired_bootstrap`.
+    """
+    b = _paired(row, reference, a, b)
+    return replace(
+        row,
+        delta=paired_bootstrap(a, b, n_resamples, seed),
+        reference=reference.name,
+        reference_run_id=reference.run_id,
+        verdict=None,
+        reasons=[],
+        checks=[],
+    )
+
+
+def tabulate_comparisons(comparisons: Sequence[ClassComparison]) -> TableText:
+    """Lay class-wise comparisons out in columns; p values are not corrected for their number."""
+    header = (
+        *(
+            "name",
+            "reference",
+            "class",
+            "delta AUROC [bootstrap 95 %]",
+            "delta AUROC [DeLong 95 %]",
+            "DeLong p",
+        ),
+        *("only this right", "only reference right", "McNemar p"),
+    )
+    cells = [
+        (
+            *(item.name, item.reference, item.class_name, format_estimate(item.delta, difference=True)),
+            format_estimate(
+                Estimate(item.delong.difference, item.delong.low, item.delong.high), difference=True
+            ),
+            f"{item.delong.p:.3g}",
+            str(item.mcnemar.only_a_right),
+            str(item.mcnemar.only_b_right),
+            f"{item.mcnemar.p:.3g}",
+        )
+        for item in comparisons
+    ]
+    return TableText(
+        header, cells, "p values are not corrected for the number of comparisons" if cells else ""
+    )
+
+
+def find_reference(rows: Sequence[Row], wanted: str) -> Row | None:
+    """Row whose run id or name is `wanted`.
+
+    Raises
+    ------
+    ComparisonRefused
+        If several rows have that name; the message lists their run ids.
+    """
+    found = [row for row in rows if row.run_id == wanted] or [row for row in rows if row.name == wanted]
+    if len(found) > 1:
+        listed = ", ".join(str(row.run_id) for row in found)
+        raise ComparisonRefused(
+            f"{len(found)} rows are named {wanted!r}; give one of their run ids: {listed}"
+        )
+    return found[0] if found else None
+
+
+def explain_verdicts(rows: Sequence[Row]) -> list[str]:
+    """One line per row that did not pass, with the gate's reasons."""
+    return [
+        f"{row.name}: {row.verdict}: {'; '.join(row.reasons) or MISSING}"
+        for row in rows
+        if row.verdict not in (None, "PASS")
+    ]
+
+
+def _paired(row: Row, reference: Row, a: Predictions, b: Predictions) -> Predictions:
+    check_same_split([row, reference])
+    try:
+        return align(a, b)
+    except ValueError as error:
+        raise ComparisonRefused(
+            f"{row.name} (run {row.run_id}) against {reference.name} (run {reference.run_id}): {error}"
+        ) from error

@@ -1,0 +1,112 @@
+"""Figures of a run and of a set of runs; nothing here needs a display."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from tracking.predictions import Predictions
+from tracking.rows import Row
+
+MARKERS = {"teacher": "s", "student": "o", "baseline": "^"}
+
+
+def roc_figure(predictions: Predictions, title: str = "") -> Figure:
+    """ROC curve of every class, with its area in the legend."""
+    figure, axes = _figure(title, "1 - specificity", "sensitivity")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    for name, targets, scores in _classes(predictions):
+        hits, calls = _calls(targets, scores)
+        n_positive, n_negative = hits[-1], calls[-1] - hits[-1]
+        if n_positive and n_negative:
+            sensitivity, false_share = hits / n_positive, (calls - hits) / n_negative
+            area = float(np.trapezoid(sensitivity, false_share))
+            axes.plot(false_share, sensitivity, linewidth=1.2, label=f"{name} {area:.3f}")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
+def precision_recall_figure(predictions: Predictions, title: str = "") -> Figure:
+    """Precision-recall curve of every class, with its average precision in the legend."""
+    figure, axes = _figure(title, "sensitivity (recall)", "precision")
+    for name, targets, scores in _classes(predictions):
+        hits, calls = _calls(targets, scores)
+        if hits[-1]:
+            recall, precision = hits / hits[-1], hits[1:] / calls[1:]
+            average = float(np.sum(np.diff(recall) * precision))
+            axes.step(recall[1:], precision, where="pre", linewidth=1.2, label=f"{name} {average:.3f}")
+    axes.legend(loc="lower left", fontsize=8)
+    return figure
+
+
+def tradeoff_figure(rows: Sequence[Row], metric: str = "test/auroc_macro") -> Figure:
+    """Metric over file size, colour by latency at batch 1; rows without size or metric are left out.
+
+    Raises
+    ------
+    ValueError
+        If no row has both.
+    """
+    drawn = [
+        (row.size_bytes, row.metrics[metric], row) for row in rows if row.size_bytes and metric in row.metrics
+    ]
+    if not drawn:
+        raise ValueError(f"none of the {len(rows)} rows has both size_bytes and {metric!r}: nothing to plot")
+    synthetic = "synthetic data" if any(row.data == "synthetic" for *_, row in drawn) else ""
+    figure, axes = _figure(synthetic, "size (bytes)", metric)
+    axes.set_xscale("log")
+    # Set beforehand, because files of one size give no range.
+    axes.set_xlim(min(size for size, *_ in drawn) / 1.5, max(size for size, *_ in drawn) * 1.5)
+    latencies = [row.latency_ms_p50 for *_, row in drawn if row.latency_ms_p50 is not None]
+    limits = (min(latencies, default=0.0), max(latencies, default=1.0))
+    points = None
+    for number, (size, estimate, row) in enumerate(drawn, start=1):
+        if np.isfinite([estimate.low, estimate.high]).all():
+            axes.vlines(size, estimate.low, estimate.high, color="0.6", linewidth=0.8, zorder=1)
+        known = row.latency_ms_p50 is not None
+        colour = (
+            {"c": [row.latency_ms_p50], "vmin": limits[0], "vmax": limits[1]} if known else {"color": "0.5"}
+        )
+        label = f"{number}  {row.model} {row.recipe} {row.precision}"
+        marker = axes.scatter(
+            [size], [estimate.value], marker=MARKERS[row.role], s=40, zorder=2, label=label, **colour
+        )
+        points = marker if known else points
+        axes.annotate(str(number), (size, estimate.value), (6, 4), textcoords="offset points", fontsize=8)
+    # Names stand below the axes: beside their points they would cover one another.
+    figure.legend(loc="outside lower left", fontsize=7, ncols=2)
+    if points is not None:
+        figure.colorbar(points, ax=axes, label="latency p50, batch 1 (ms)")
+    return figure
+
+
+def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    # Bound here, so that saving never asks for a display.
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set(xlabel=x, ylabel=y)
+    if title:
+        axes.set_title(title, fontsize=10)
+    axes.grid(color="0.92")
+    return figure, axes
+
+
+def _classes(predictions: Predictions) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+    return [
+        (name, predictions.targets[:, column] > 0, predictions.probabilities[:, column])
+        for column, name in enumerate(predictions.class_names)
+    ]
+
+
+def _calls(
+    targets: NDArray[np.bool_], scores: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Count positives among the called records, and called records, from the highest threshold down."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    hits = np.cumsum(targets[order])[ends]
+    return np.append(0, hits).astype(np.float64), np.append(0, ends + 1).astype(np.float64)

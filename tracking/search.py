@@ -1,0 +1,79 @@
+"""Look runs up in a store."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tracking.connection import retry
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+PAGE = 1000
+
+
+def search_runs(
+    client: "MlflowClient", filter_string: str, *, deleted: bool = False, limit: int | None = None
+) -> "list[Run]":
+    """Find runs in every experiment of a store, newest first.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    filter_string : str
+        In MLflow's search language.
+    deleted : bool, default False
+        Whether runs that were deleted count too.
+    limit : int, optional
+        At most that many runs; all of them by default.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be reached or does not understand the filter.
+    """
+    from mlflow.entities import ViewType
+
+    what = f"search the tracking store for {filter_string!r}"
+    view = ViewType.ALL if deleted else ViewType.ACTIVE_ONLY
+    experiments = retry(partial(client.search_experiments, view_type=ViewType.ALL), what)
+    look = partial(
+        client.search_runs,
+        [experiment.experiment_id for experiment in experiments],
+        filter_string,
+        view,
+        limit or PAGE,
+        ["attributes.start_time DESC"],
+    )
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = retry(partial(look, page_token=token), what)
+        found += page
+        token = page.token
+        if not token or limit is not None:
+            return found
+
+
+def download_file(client: "MlflowClient", run_id: str, file: str, folder: str) -> str:
+    """Copy one file of a run into `folder`; where it is.
+
+    Raises
+    ------
+    TrackingError
+        If the run does not have it or the store cannot be reached.
+    """
+    return retry(partial(client.download_artifacts, run_id, file, folder), f"read {file!r} of run {run_id!r}")
+
+
+def quoted(value: str) -> str:
+    """Put a value between the quotes of a search filter, which knows no escape.
+
+    Raises
+    ------
+    ValueError
+        If the value holds a single quote.
+    """
+    if "'" in value:
+        raise ValueError(f"{value!r} cannot be searched for: it contains a single quote")
+    return f"'{value}'"

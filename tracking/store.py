@@ -1,0 +1,283 @@
+"""Runs in MLflow: one per artifact under a parent per job, never left open, read back as rows."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tracking.artifacts import PREDICTIONS_FILE, ROW_FILE, log_onnx_model, row_metrics, write_artifacts
+from tracking.connection import (
+    TrackingError,
+    connect,
+    open_experiment,
+    resolve_uri,
+    retry,
+    sqlite_path,
+    write_batch,
+)
+from tracking.owners import terminate_cleanly
+from tracking.predictions import Predictions, load_predictions
+from tracking.rows import Row, read_rows_file
+from tracking.runs import close_stale_runs, open_run
+from tracking.search import download_file, quoted, search_runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from mlflow.tracking import MlflowClient
+
+# Tags of our own, besides the ones named after fields of the row.
+IS_ROW, LOOK = "is_row", "test_look"
+KEPT = "Nothing is lost: rows.json in the job's output folder keeps the results."
+PARAM_FIELDS = ("role", "model", "recipe", "runtime", "precision", "data", "dataset", "seed", "threads")
+TAG_FIELDS = (
+    *("role", "model", "recipe", "runtime", "precision", "data", "reference", "verdict", "group"),
+    *("data_digest", "split_digest", "preprocessing_digest", "config_digest"),
+)
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that is being written.
+
+    Parameters
+    ----------
+    store : Store
+    run_id, name, group : str
+    """
+
+    store: "Store"
+    run_id: str
+    name: str
+    group: str
+
+    @contextmanager
+    def child(
+        self, name: str, *, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None
+    ) -> Iterator["OpenRun"]:
+        """Open a nested run for one artifact; closed FINISHED, or FAILED when the block raises."""
+        nested = {**(tags or {}), "mlflow.parentRunId": self.run_id}
+        store = self.store
+        with open_run(store.client, store.experiment_id, name, self.group, params, nested) as run_id:
+            yield OpenRun(store, run_id, name, self.group)
+
+    def write(
+        self, *, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add params and tags to the run; errors as in `Store.log_row`."""
+        what = f"write to run {self.name!r}"
+        write_batch(self.store.client, self.run_id, params=params, tags=tags, what=what, hint=KEPT)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store; make one with `initialise`.
+
+    Parameters
+    ----------
+    client : MlflowClient
+    tracking_uri : str
+    experiment_id : str
+    """
+
+    client: "MlflowClient"
+    tracking_uri: str
+    experiment_id: str
+
+    @contextmanager
+    def job(
+        self,
+        name: str,
+        *,
+        group: str,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Iterator[OpenRun]:
+        """Open the parent run of a job; closed FINISHED, or FAILED when the block raises.
+
+        Runs that a process of this machine left open when it was killed are closed as FAILED first.
+
+        Raises
+        ------
+        TrackingError
+            If the store cannot be reached when the run is opened.
+        """
+        close_stale_runs(self.client)
+        opened = open_run(self.client, self.experiment_id, name, group, params, tags or {})
+        with terminate_cleanly(), opened as run_id:
+            yield OpenRun(self, run_id, name, group)
+
+    def log_row(
+        self,
+        run_id: str,
+        row: Row,
+        *,
+        predictions: Predictions | None = None,
+        model_path: Path | str | None = None,
+        figures: Mapping[str, "Figure"] | None = None,
+        texts: Mapping[str, str] | None = None,
+        files: Sequence[Path | str] = (),
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Row:
+        """Write everything that is known about one artifact to its run.
+
+        Parameters
+        ----------
+        run_id : str
+            Run of the artifact, from `OpenRun.child`.
+        row : Row
+        predictions : Predictions, optional
+            Written as ``predictions.npz``.
+        model_path : Path or str, optional
+            ONNX file that is logged as a model named ``model``.
+        figures : mapping of file name to matplotlib Figure, optional
+            For example ``{"roc.png": figure}``.
+        texts : mapping of file name to str, optional
+            For example ``{"config.yaml": ..., "diff.patch": ...}``; empty texts are left out.
+        files : sequence of paths, optional
+            Further files.
+        params, tags : mapping, optional
+            Besides those that the row gives.
+
+        Returns
+        -------
+        Row
+            With `run_id`, `group` and `test_looks` filled in: the row that ``row.json`` holds.
+
+        Raises
+        ------
+        TrackingError
+            If the store cannot be reached after several attempts. The message says where the results remain.
+        """
+        what = f"log row {row.name!r} to {self.tracking_uri!r}"
+        run = retry(partial(self.client.get_run, run_id), what, hint=KEPT)
+        looks = None if row.split_digest is None else self.record_test_look(run_id, row.split_digest)
+        row = replace(row, run_id=run_id, group=row.group or run.data.tags.get("group"), test_looks=looks)
+        write = partial(write_batch, self.client, run_id, what=what, hint=KEPT)
+        # Before the model, which takes over the params that its run has.
+        write(params={name: getattr(row, name) for name in PARAM_FIELDS} | dict(params or {}))
+        with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
+            write_artifacts(Path(folder), row, predictions, figures or {}, texts or {}, files)
+            retry(partial(self.client.log_artifacts, run_id, folder), what, hint=KEPT)
+        model_id = None
+        if model_path is not None:
+            call = partial(log_onnx_model, model_path, run_id, run.info.experiment_id)
+            model_id = retry(call, what, hint=KEPT)
+        own = {name: getattr(row, name) for name in TAG_FIELDS} | {"reference_run": row.reference_run_id}
+        # Last, because a run counts as a row from here on.
+        write(metrics=row_metrics(row, model_id), tags=own | dict(tags or {}) | {IS_ROW: "true"})
+        return row
+
+    def record_test_look(self, run_id: str, split_digest: str) -> int:
+        """Note that this run evaluated the test split; a run counts once.
+
+        Returns
+        -------
+        int
+            Evaluations of that split this store has seen so far, this one included.
+        """
+        what = f"count the evaluations of test split {split_digest!r}"
+        write_batch(self.client, run_id, tags={LOOK: split_digest}, what=what, hint=KEPT)
+        return self.count_test_looks(split_digest)
+
+    def count_test_looks(self, split_digest: str) -> int:
+        """Count evaluations of a test split in every experiment of the store, deleted runs included."""
+        return len(search_runs(self.client, f"tags.{LOOK} = {quoted(split_digest)}", deleted=True))
+
+    def newest_group(self) -> str | None:
+        """Group of the row that was written last, or None in an empty store."""
+        runs = search_runs(self.client, f"tags.{IS_ROW} = 'true'", limit=1)
+        return runs[0].data.tags.get("group") if runs else None
+
+    def read_rows(self, *, group: str | None = None, filter_string: str | None = None) -> list[Row]:
+        """Rows of a group, of an MLflow filter, or of both; of the newest group without either.
+
+        Parameters
+        ----------
+        group : str, optional
+            Group of one command, as given to `job`.
+        filter_string : str, optional
+            In MLflow's search language, for example ``params.model = 'cnn1d_student'``.
+
+        Returns
+        -------
+        list of Row
+            In the order in which their runs were opened; empty when nothing matches.
+
+        Raises
+        ------
+        TrackingError
+            If the store cannot be reached or does not understand the filter.
+        """
+        if group is None and filter_string is None:
+            group = self.newest_group()
+            if group is None:
+                return []
+        terms = [f"tags.{IS_ROW} = 'true'"]
+        if group is not None:
+            terms.append(f"tags.group = {quoted(group)}")
+        if filter_string is not None:
+            terms.append(filter_string)
+        runs = search_runs(self.client, " and ".join(terms))
+        return [self.read_row(run.info.run_id) for run in reversed(runs)]
+
+    def read_row(self, run_id: str) -> Row:
+        """Row of a run.
+
+        Raises
+        ------
+        TrackingError
+            If the run has none.
+        """
+        with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
+            return read_rows_file(download_file(self.client, run_id, ROW_FILE, folder))[0]
+
+    def read_predictions(self, run_id: str) -> Predictions:
+        """Test predictions of a run.
+
+        Raises
+        ------
+        TrackingError
+            If the run has none.
+        """
+        with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
+            return load_predictions(download_file(self.client, run_id, PREDICTIONS_FILE, folder))
+
+
+def initialise(
+    tracking_uri: str | None = None,
+    *,
+    experiment_name: str = "lightheart",
+    artifact_location: str | None = None,
+    must_exist: bool = False,
+) -> Store:
+    """Open the tracking store, creating database and experiment where they are missing.
+
+    Parameters
+    ----------
+    tracking_uri : str, optional
+        Any MLflow tracking URI; by default ``MLFLOW_TRACKING_URI``, else ``sqlite:///mlflow.db``.
+    experiment_name : str, default "lightheart"
+    artifact_location : str, optional
+        Where a new experiment keeps its files; ignored for a tracking server, which decides itself.
+    must_exist : bool, default False
+        Refuse a sqlite file that does not exist instead of creating it.
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be reached, or `must_exist` and it does not.
+    """
+    uri = resolve_uri(tracking_uri)
+    path = sqlite_path(uri)
+    if must_exist and path is not None and not path.exists():
+        raise TrackingError(f"there is no tracking store at {path}: run train.py, or set MLFLOW_TRACKING_URI")
+    client = connect(uri)
+    return Store(client, uri, open_experiment(client, uri, experiment_name, artifact_location))

@@ -1,0 +1,149 @@
+"""Train, compress, export, measure, judge and track: one job, one row per artifact.
+
+``python train.py`` runs the main job on synthetic data; ``python train.py --help`` lists the config groups.
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from composition.candidates import Fitter, make_candidates, plain
+from composition.measurement import Measured, make_row, measure
+from deploy.gate import GateFailed
+from deploy.profile import profile_artifacts
+from tracking import digests, plots, tables
+from tracking.logger import MlflowLogger
+from tracking.rows import Row, write_rows
+from tracking.store import OpenRun, Store, initialise
+
+log = logging.getLogger("train")
+ROOT = Path(__file__).resolve().parent
+GATES = ("enforce", "report")
+
+
+def run(config: DictConfig) -> list[Row]:
+    """Carry out one job.
+
+    Data -> models -> files -> predictions -> profile -> gate -> rows.
+
+    Returns
+    -------
+    list of Row
+        One for each candidate and target, as tracked and as in ``rows.json``.
+
+    Raises
+    ------
+    GateFailed
+        After everything is logged, if a row fails and ``gate`` is ``enforce``.
+    """
+    if config.gate not in GATES:
+        raise ValueError(f"gate={config.gate!r} must be one of {GATES}")
+    output = Path(config.paths.output)
+    output.mkdir(parents=True, exist_ok=True)
+    store = initialise(**config.tracking)
+    datamodule = instantiate(config.datamodule)
+    datamodule.setup()
+    with ExitStack() as stack:
+        job = stack.enter_context(open_job(store, config))
+        MlflowLogger(store, job.run_id).log_hyperparams(plain(config))
+        measured = list(measure_all(config, datamodule, store, stack, job))
+        log.info("measuring latency and memory of %d files, side by side", len(measured))
+        profiles = profile_artifacts([item.artifact for item in measured], **plain(config.deploy.profile))
+        rows = []
+        for index, item in enumerate(measured):
+            at = find_reference(measured, item)
+            reference = (None, None) if at is None else (measured[at], profiles[at])
+            rows.append(make_row(config, datamodule, item, profiles[index], *reference))
+        write_rows(output / "rows.json", rows)
+        rows = [log_row(store, config, item, row) for item, row in zip(measured, rows, strict=True)]
+        write_rows(output / "rows.json", rows)
+    print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
+    for row in rows:
+        for reason in row.reasons:
+            print(f"{row.verdict} {row.name}: {reason}")
+    print(f"rows: {output / 'rows.json'}   compare: python compare.py --group {config.group}   browse: make ui")
+    failed = [row for row in rows if row.verdict == "FAIL"]
+    if failed and config.gate == "enforce":
+        raise GateFailed(", ".join(row.name for row in failed), [reason for row in failed for reason in row.reasons])
+    return rows
+
+
+def open_job(store: Store, config: DictConfig) -> Any:
+    """Open the parent run of this job."""
+    name = f"{config.datamodule.name} {config.model.name} {config.compression.name}"
+    tags = {"recipe": config.compression.name, "paper": config.model.paper, "data": config.datamodule.kind}
+    return store.job(name, group=config.group, tags=tags)
+
+
+def measure_all(
+    config: DictConfig, datamodule: Any, store: Store, stack: ExitStack, job: OpenRun
+) -> Iterator[Measured]:
+    """Yield every candidate's file on every target; fits happen on the way.
+
+    Runs below the job stay open until the stack unwinds: a failure closes all of them as FAILED.
+    """
+    targets = instantiate(config.deploy.targets)
+    fitter = Fitter(config, datamodule, store, job)
+
+    def open_run(name: str) -> OpenRun:
+        return stack.enter_context(job.child(name))
+
+    for candidate in make_candidates(config, fitter, open_run):
+        for index, (target, export) in enumerate(targets.items()):
+            run = candidate.run if index == 0 else open_run(f"{candidate.run.name} {target}")
+            log.info("exporting and evaluating %s on %s", candidate.run.name, target)
+            path = Path(config.paths.output) / f"{candidate.name}.{target}"
+            yield measure(candidate, target, run, export, datamodule, path, config.parity_windows)
+
+
+def find_reference(measured: Sequence[Measured], item: Measured) -> int | None:
+    """Position of the file that a file is compared with: its candidate's reference on the same target."""
+    for index, other in enumerate(measured):
+        if other.candidate is item.candidate.reference and other.target == item.target:
+            return index
+    return None
+
+
+def log_row(store: Store, config: DictConfig, item: Measured, row: Row) -> Row:
+    """Write a row with its predictions, plots, weights and provenance to its run."""
+    return store.log_row(
+        row.run_id,
+        row,
+        predictions=item.predictions,
+        model_path=item.artifact.path if item.artifact.runtime == "onnxruntime" else None,
+        figures={
+            "roc.png": plots.roc_figure(item.predictions, row.name),
+            "pr.png": plots.precision_recall_figure(item.predictions, row.name),
+        },
+        texts={"config.yaml": OmegaConf.to_yaml(config, resolve=True), "diff.patch": digests.git_state(ROOT)[1]},
+        files=[item.candidate.fit.weights],
+    )
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> None:
+    """Run one job of the command line; a failed gate ends it with exit code 1."""
+    # Lightning 2.6 calls what torch 2.13 deprecates; loading by whole batches from memory needs no workers.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    try:
+        run(config)
+    except GateFailed as error:
+        # A sweep goes on with its other jobs and reports the failure at its end.
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
