@@ -40,7 +40,7 @@ bench: setup  ## speed, as ratios within one run
 	for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
 
 ui: setup  ## the MLflow UI over the local store, on http://127.0.0.1:5000
-	$(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
+	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000
 
 clean:  ## remove caches and outputs, keep the environment and the tracked runs
 	rm -rf .cache outputs build reports

@@ -111,9 +111,7 @@ def _pair(read: Reader, row: Row, reference: Row) -> tuple[Predictions, Predicti
     return read(str(row.run_id)), read(str(reference.run_id))
 
 
-def _comparisons(
-    rows: Sequence[Row], reference: Row | None, store: Store, read: Reader
-) -> list[ClassComparison]:
+def _comparisons(rows: Sequence[Row], reference: Row | None, store: Store, read: Reader) -> list[ClassComparison]:
     """Every row against the given reference, or against its own when none is given."""
     known = {row.run_id: row for row in rows}
     comparisons: list[ClassComparison] = []
@@ -134,15 +132,10 @@ def _report(arguments: argparse.Namespace, rows: Sequence[Row], comparisons: lis
     if arguments.format == "html":
         head = '<!doctype html>\n<meta charset="utf-8">\n<title>Comparison</title>\n'
         listed = "".join(f"<li>{html.escape(note)}</li>\n" for note in notes)
-        return (
-            head
-            + "".join(to_html(table, title) for title, table in tables.items())
-            + f"<ul>\n{listed}</ul>\n"
-        )
+        return head + "".join(to_html(table, title) for title, table in tables.items()) + f"<ul>\n{listed}</ul>\n"
     if arguments.format == "markdown":
         parts = [
-            f"### {title}\n\n{to_markdown(table)}" if title else to_markdown(table)
-            for title, table in tables.items()
+            f"### {title}\n\n{to_markdown(table)}" if title else to_markdown(table) for title, table in tables.items()
         ]
         return "\n".join([*parts, *([f"- {note}" for note in notes] + [""] if notes else [])])
     return "\n".join([*(to_plain(table, title) for title, table in tables.items()), *notes]).rstrip() + "\n"

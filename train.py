@@ -117,7 +117,7 @@ def find_reference(measured: Sequence[Measured], item: Measured) -> int | None:
 def log_row(store: Store, config: DictConfig, item: Measured, row: Row) -> Row:
     """Write a row with its predictions, plots, weights and provenance to its run."""
     return store.log_row(
-        row.run_id,
+        item.run.run_id,
         row,
         predictions=item.predictions,
         model_path=item.artifact.path if item.artifact.runtime == "onnxruntime" else None,

@@ -1,8 +1,9 @@
 """Training speed: our loop over a plain Conv1d Lightning loop, and over the best plain PyTorch loop with our net.
 
-PTB-XL-shaped noise (12 leads, 10 s at 100 Hz, batch 64). The loops run in turns, a few batches each, so that the ratios
-hold on a busy machine. Two settings of ours: the same windows as the others, and the default configuration, which trains
-on random 2.5 s crops. bfloat16 helps only where the CPU multiplies it in hardware; the first line says whether it does.
+PTB-XL-shaped noise (12 leads, 10 s at 100 Hz, batch 64). The loops run in turns, a few batches each, so that
+ratios hold on a busy machine. Two settings of ours: the same windows as the others, and the default
+configuration, which trains on random 2.5 s crops. bfloat16 helps only where the CPU multiplies it in hardware; the
+first line says whether it does.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -20,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from datamodules.augment import EcgAugment
 from datamodules.batches import EcgBatches
 from datamodules.normalize import Normalizer
+from datamodules.records import EcgWindows
 from lightning_modules.classifier import Classifier, bce_loss
 from lightning_modules.fitting import pick_precision
 from lightning_modules.nets.cnn1d import Cnn1d
@@ -31,7 +35,7 @@ LIMITS = {"student": 2.5, "teacher": 2.0}
 
 
 def conv1d_net(widths: Sequence[int]) -> nn.Module:
-    """The net as most people write it: Conv1d, batch norm, ReLU, pool, dropout."""
+    """Build the net as most people write it: Conv1d, batch norm, ReLU, pool, dropout."""
     layers: list[nn.Module] = []
     channels = 12
     for width in widths:
@@ -62,7 +66,7 @@ def time_lightning(module: pl.LightningModule, loader: DataLoader, precision: st
     trainer = pl.Trainer(
         max_epochs=1,
         accelerator="cpu",
-        precision=precision,
+        precision=precision,  # type: ignore[arg-type]
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -105,10 +109,8 @@ def time_plain_loop(net: nn.Module, signals: Tensor, targets: Tensor, precision:
 
 
 def our_loader(signals: np.ndarray, targets: np.ndarray, crop_s: float | None) -> DataLoader:
-    """The training batches of EcgDataModule."""
-    from types import SimpleNamespace
-
-    windows = SimpleNamespace(signal_mv=signals, targets=targets)
+    """Batch as EcgDataModule does in training."""
+    windows = cast(EcgWindows, SimpleNamespace(signal_mv=signals, targets=targets))
     everything = np.arange(len(signals))
     normalizer = Normalizer(np.zeros(12, np.float32), np.ones(12, np.float32), everything)
     augment = EcgAugment(100, crop_s=crop_s)

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from compression.recipe import Stage, Tools, apply_steps
+from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import FitReport, fit_once, load_weights, pick_precision
 from tracking import digests
 from tracking.logger import MlflowLogger
@@ -53,14 +54,12 @@ class Fitter:
     """Fits the modules of one job: each once per digest, its curves in the run that is open."""
 
     config: DictConfig
-    datamodule: pl.LightningDataModule
+    datamodule: Any
     store: Store
     run: OpenRun
     report: FitReport | None = None
 
-    def __call__(
-        self, module: pl.LightningModule, about: Mapping[str, Any], model: DictConfig | None = None
-    ) -> pl.LightningModule:
+    def __call__(self, module: Classifier, about: Mapping[str, Any], model: DictConfig | None = None) -> Classifier:
         """Fit `module` in place; ``about`` is what its weights depend on beside model, data and trainer."""
         depends_on = {**self._depends_on(module, model or self.config.model), "about": dict(about)}
         self.report = fit_once(
@@ -74,7 +73,7 @@ class Fitter:
         )
         return module.eval()
 
-    def _depends_on(self, module: pl.LightningModule, model: DictConfig) -> dict[str, Any]:
+    def _depends_on(self, module: Classifier, model: DictConfig) -> dict[str, Any]:
         data, config = self.datamodule, self.config
         # Where the data lie and how the gate judges does not change the weights.
         batches = {key: plain(config.datamodule)[key] for key in ("augment", "batch_size", "seed")}
@@ -100,11 +99,11 @@ class Fitter:
 
 
 def plain(config: Any) -> Any:
-    """Resolved plain values of a config node."""
+    """Resolve a config node to plain values."""
     return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
 
 
-def build_module(model: DictConfig, seed: int) -> pl.LightningModule:
+def build_module(model: DictConfig, seed: int) -> Classifier:
     """Instantiate a model with weights that depend on the seed alone."""
     pl.seed_everything(seed, workers=True, verbose=False)
     return instantiate(model.module)
@@ -134,7 +133,7 @@ def find_weights(source: str, store: Store, folder: Path) -> Path:
         raise ValueError(f"no weights found at {source!r} in {store.tracking_uri!r}: {error}") from error
 
 
-def make_teacher(config: DictConfig, fitter: Fitter) -> pl.LightningModule:
+def make_teacher(config: DictConfig, fitter: Fitter) -> Classifier:
     """Fit the recipe's teacher, or load the weights that the config names.
 
     Raises

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from composition.candidates import Candidate
 from deploy import gate
 from deploy.artifact import Artifact, predict
 from deploy.profile import Profile, latency_ratio
+from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import load_weights, save_weights
 from lightning_modules.metrics import choose_thresholds, classification_metrics, sigmoid
 from tracking.predictions import Predictions, make_predictions
@@ -58,7 +58,7 @@ def export_candidate(candidate: Candidate, export: Export, datamodule: Any, path
 
 
 def input_contract(candidate: Candidate, datamodule: Any) -> dict[str, str]:
-    """What a user of the file must know to feed it and to read it, as strings."""
+    """Tell what a user of the file must know to feed it and to read it, as strings."""
     normalizer = datamodule.normalizer
     facts = {
         "model": candidate.model.name,
@@ -117,7 +117,7 @@ def measure(
     return Measured(candidate, target, run, artifact, predictions, val_metrics, checks)
 
 
-def torch_logits(module: pl.LightningModule, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+def torch_logits(module: Classifier, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (n, classes) of the float net in memory, in float32."""
     net = module.net.eval().cpu().float()
     with torch.inference_mode():
@@ -177,7 +177,9 @@ def judge(
         }
         for claim, limit in claims.items():
             if claim not in ratios:
-                raise ValueError(f"step of {stage.recipe!r} claims {claim!r}: expected int8_macs_share or {sorted(ratios)}")
+                raise ValueError(
+                    f"step of {stage.recipe!r} claims {claim!r}: expected int8_macs_share or {sorted(ratios)}"
+                )
             checks.append(gate.check_ratio(claim, *ratios[claim], limit))
         macro = delta["test/auroc_macro"]
         checks.append(gate.check_metric(macro.low, macro.high, max_drop))

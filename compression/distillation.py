@@ -1,15 +1,16 @@
 """Knowledge distillation: a student learns from the probabilities of a fitted teacher."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from compression.recipe import ExportSpec, Tools
-from lightning_modules.classifier import Batch, bce_loss
+from lightning_modules.classifier import Batch, Classifier, bce_loss
 
 VIEWS = ("record", "batch")
 
@@ -44,6 +45,7 @@ class RecordView:
     logits: Tensor
 
     def __call__(self, batch: Batch) -> Tensor:
+        """Look the batch's windows up."""
         return self.logits[batch[2].cpu()].to(batch[1].device)
 
 
@@ -51,9 +53,10 @@ class RecordView:
 class BatchView:
     """The teacher on the very batch that the student sees."""
 
-    module: pl.LightningModule
+    module: Classifier
 
     def __call__(self, batch: Batch) -> Tensor:
+        """Run the teacher, without gradient."""
         with torch.no_grad():
             return self.module.to(batch[0].device)(batch[0]).float()
 
@@ -94,9 +97,7 @@ class Distill:
         if self.view not in VIEWS:
             raise ValueError(f"view is {self.view!r}, it must be one of {VIEWS}")
 
-    def __call__(
-        self, module: pl.LightningModule, spec: ExportSpec, tools: Tools
-    ) -> tuple[pl.LightningModule, ExportSpec]:
+    def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Return a student of the same architecture, fitted from scratch under the teacher."""
         teacher = tools.teacher().eval()
         if tuple(teacher.class_names) != tuple(module.class_names):
@@ -111,7 +112,7 @@ class Distill:
         return tools.fit(student, {**about, "teacher": weights_digest(teacher)}), spec
 
 
-def record_logits(module: pl.LightningModule, datamodule: pl.LightningDataModule, batch_size: int = 64) -> Tensor:
+def record_logits(module: Classifier, datamodule: Any, batch_size: int = 64) -> Tensor:
     """Logits of `module` on every training window, by position in the data set: (positions, classes)."""
     positions = torch.as_tensor(datamodule.splits["train"])
     logits = torch.full((int(positions.max()) + 1, len(module.class_names)), torch.nan)
@@ -122,10 +123,8 @@ def record_logits(module: pl.LightningModule, datamodule: pl.LightningDataModule
     return logits
 
 
-def weights_digest(module: pl.LightningModule) -> str:
+def weights_digest(module: Classifier) -> str:
     """Digest of the module's weights: two teachers with the same weights are the same teacher."""
-    import hashlib
-
     digest = hashlib.sha256()
     for name, value in sorted(module.net.state_dict().items()):
         digest.update(name.encode())

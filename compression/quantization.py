@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import pytorch_lightning as pl
-
 from compression.recipe import ExportSpec, Tools
+from lightning_modules.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,7 @@ class PtqInt8:
         if self.n_calibration < 1:
             raise ValueError(f"n_calibration is {self.n_calibration!r}: int8 needs at least one training window")
 
-    def __call__(
-        self, module: pl.LightningModule, spec: ExportSpec, tools: Tools
-    ) -> tuple[pl.LightningModule, ExportSpec]:
+    def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Leave the module as it is and ask for an int8 file, calibrated on training windows."""
         positions, _ = tools.datamodule.calibration(self.n_calibration, self.seed)
         return module, replace(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import pytorch_lightning as pl
+from lightning_modules.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class ExportSpec:
 class Fit(Protocol):
     """Fit a module under a name; ``about`` holds what its weights depend on beside the module's own config."""
 
-    def __call__(self, module: pl.LightningModule, about: Mapping[str, Any]) -> pl.LightningModule: ...
+    def __call__(self, module: Classifier, about: Mapping[str, Any]) -> Classifier:
+        """Return the module with fitted weights."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Tools:
 
     datamodule: Any
     fit: Fit
-    rebuild: Callable[[], pl.LightningModule]
-    teacher: Callable[[], pl.LightningModule]
+    rebuild: Callable[[], Classifier]
+    teacher: Callable[[], Classifier]
 
 
 class Step(Protocol):
@@ -67,9 +69,9 @@ class Step(Protocol):
     name: str
     claims: Mapping[str, float]
 
-    def __call__(
-        self, module: pl.LightningModule, spec: ExportSpec, tools: Tools
-    ) -> tuple[pl.LightningModule, ExportSpec]: ...
+    def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
+        """Return the module and the specification after this step."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,12 @@ class Stage:
     """A model as it stands after some steps, ready for export."""
 
     recipe: str
-    module: pl.LightningModule
+    module: Classifier
     spec: ExportSpec = field(default_factory=ExportSpec)
     claims: Mapping[str, float] = field(default_factory=dict)
 
 
-def apply_steps(module: pl.LightningModule, steps: Sequence[Step], tools: Tools) -> Iterator[Stage]:
+def apply_steps(module: Classifier, steps: Sequence[Step], tools: Tools) -> Iterator[Stage]:
     """Yield the model after each step; the float model itself is not among them.
 
     Raises
@@ -90,7 +92,8 @@ def apply_steps(module: pl.LightningModule, steps: Sequence[Step], tools: Tools)
     ValueError
         If a step comes after one that fixes the exported numbers: a quantized file cannot be trained further.
     """
-    spec, names = ExportSpec(), []
+    spec = ExportSpec()
+    names: list[str] = []
     for step in steps:
         if spec.precision != "float32":
             raise ValueError(

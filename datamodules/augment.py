@@ -44,9 +44,7 @@ class EcgAugment:
         if not fs > 0:
             raise ValueError(f"augment.fs is {fs!r}, expected a frequency above 0 Hz")
         if crop_s is not None and not crop_s * fs >= 1:
-            raise ValueError(
-                f"augment.crop_s is {crop_s!r}, expected null or at least one sample ({1 / fs:g} s)"
-            )
+            raise ValueError(f"augment.crop_s is {crop_s!r}, expected null or at least one sample ({1 / fs:g} s)")
         for name, value in (("shift_s", shift_s), ("amplitude", amplitude), ("noise_mv", noise_mv)):
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"augment.{name} is {value!r}, expected 0 or more")
@@ -94,12 +92,8 @@ class EcgAugment:
             return signal
         length, time = round(self.crop_s * self.fs), signal.shape[-1]
         if length > time:
-            raise ValueError(
-                f"augment.crop_s is {self.crop_s!r}, longer than a window of {time / self.fs:g} s"
-            )
-        return _windows_at(
-            signal, torch.randint(time - length + 1, (len(signal),), generator=generator), length
-        )
+            raise ValueError(f"augment.crop_s is {self.crop_s!r}, longer than a window of {time / self.fs:g} s")
+        return _windows_at(signal, torch.randint(time - length + 1, (len(signal),), generator=generator), length)
 
     def _shift(self, signal: Tensor, generator: torch.Generator | None) -> Tensor:
         time = signal.shape[-1]

@@ -163,9 +163,7 @@ class EcgDataModule(pl.LightningDataModule):
         """Return shuffled, augmented batches; the last incomplete one is dropped."""
         # Two generators, so that an augmentation does not change the order.
         order, draws = (torch.Generator().manual_seed(self.seed) for _ in range(2))
-        return self._loader(
-            "train", augment=self.augment, draws=draws, shuffle=True, drop_last=True, generator=order
-        )
+        return self._loader("train", augment=self.augment, draws=draws, shuffle=True, drop_last=True, generator=order)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation batches in order."""
@@ -279,9 +277,7 @@ class EcgDataModule(pl.LightningDataModule):
             raise ValueError(f"split {split!r} does not exist, expected one of {list(self.splits)!r}")
         return self.splits[split]
 
-    def _check_leakage(
-        self, windows: EcgWindows, calibration: NDArray[np.int64] | None = None
-    ) -> LeakageReport:
+    def _check_leakage(self, windows: EcgWindows, calibration: NDArray[np.int64] | None = None) -> LeakageReport:
         return check_leakage(
             record_ids=windows.record_ids,
             subject_ids=windows.subject_ids,

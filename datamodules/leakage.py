@@ -108,9 +108,7 @@ def _check_disjoint(
                 continue
             value = shared[0]
             records = {
-                split: [
-                    str(record) for record in record_ids[splits[split]][values[splits[split]] == value][:3]
-                ]
+                split: [str(record) for record in record_ids[splits[split]][values[splits[split]] == value][:3]]
                 for split in (first, second)
             }
             shown = value.decode() if isinstance(value, bytes) else str(value)
@@ -124,7 +122,5 @@ def _check_disjoint(
 def _digest_split(
     record_ids: NDArray[np.str_], splits: Mapping[str, NDArray[np.int64]], class_names: Sequence[str]
 ) -> str:
-    sides = sorted(
-        [str(record), split] for split, indices in splits.items() for record in record_ids[indices]
-    )
+    sides = sorted([str(record), split] for split, indices in splits.items() for record in record_ids[indices])
     return content_digest({"sides": sides, "class_names": list(class_names)})

@@ -107,9 +107,7 @@ def digest_preprocessing(windows: EcgWindows, normalizer: Normalizer) -> str:
     )
 
 
-def _moments(
-    windows: EcgWindows, indices: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _moments(windows: EcgWindows, indices: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if windows.lead_means_mv is not None and windows.lead_variances_mv2 is not None:
         return windows.lead_means_mv[indices], windows.lead_variances_mv2[indices]
     means, variances = [], []

@@ -93,9 +93,7 @@ def _fetch_all(database: str, root: Path, wanted: list[str]) -> None:
         ThreadPoolExecutor(CONNECTIONS) as pool,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
-        for _ in progress.track(
-            pool.map(fetch_checked, wanted), len(wanted), description=f"downloading {database}"
-        ):
+        for _ in progress.track(pool.map(fetch_checked, wanted), len(wanted), description=f"downloading {database}"):
             pass
     shutil.rmtree(staging)
 

@@ -182,9 +182,7 @@ def _present(
     lost = int(len(keep) - keep.sum())
     if lost:
         first = [record for record, kept in zip(index.record_ids, keep, strict=True) if not kept][:5]
-        message = (
-            f"{lost} of {len(keep)} listed records have no header or signal file under {str(root)!r}, first"
-        )
+        message = f"{lost} of {len(keep)} listed records have no header or signal file under {str(root)!r}, first"
         if missing == "error":
             raise FileNotFoundError(
                 f"{message}: {first!r}. Get them with datamodule.download=true, or go on without them with"
@@ -224,7 +222,5 @@ def _report_flat_leads(directory: Path, flat_leads: Literal["keep", "error"]) ->
         return
     message = f"{len(flat)} records have a lead that never changes, first: {dict(list(flat.items())[:5])!r}"
     if flat_leads == "error":
-        raise ValueError(
-            f"{message}: take them out of {TABLE_CSV}, or keep them with datamodule.flat_leads=keep"
-        )
+        raise ValueError(f"{message}: take them out of {TABLE_CSV}, or keep them with datamodule.flat_leads=keep")
     log.warning("%s; kept (datamodule.flat_leads=keep)", message)

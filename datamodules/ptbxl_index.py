@@ -69,9 +69,7 @@ class PtbxlIndex:
         )
 
 
-def read_index(
-    root: Path, *, fs: int, class_names: Sequence[str], folds: Collection[int] | None
-) -> PtbxlIndex:
+def read_index(root: Path, *, fs: int, class_names: Sequence[str], folds: Collection[int] | None) -> PtbxlIndex:
     """Read both tables and drop records without a superclass.
 
     A record has a superclass when one of its SCP codes, whatever its likelihood, is a diagnostic statement of
@@ -101,9 +99,7 @@ def read_index(
         If a column, class or value is not as expected.
     """
     if fs not in FILENAME_COLUMNS:
-        raise ValueError(
-            f"datamodule.fs is {fs!r}, expected one of {sorted(FILENAME_COLUMNS)!r}: PTB-XL has no other"
-        )
+        raise ValueError(f"datamodule.fs is {fs!r}, expected one of {sorted(FILENAME_COLUMNS)!r}: PTB-XL has no other")
     superclasses = _read_superclasses(root)
     if unknown := [name for name in class_names if name not in superclasses.values()]:
         raise ValueError(
@@ -164,9 +160,7 @@ def _read_superclasses(root: Path) -> dict[str, str]:
     table = _read_table(root / STATEMENTS_CSV, ["diagnostic", "diagnostic_class"])
     codes = pd.read_csv(root / STATEMENTS_CSV, usecols=[0]).iloc[:, 0]
     diagnostic = (table["diagnostic"] == 1) & table["diagnostic_class"].notna()
-    return dict(
-        zip(codes[diagnostic].astype(str), table["diagnostic_class"][diagnostic].astype(str), strict=True)
-    )
+    return dict(zip(codes[diagnostic].astype(str), table["diagnostic_class"][diagnostic].astype(str), strict=True))
 
 
 def _parse_codes(text: str, record: object) -> Collection[str]:
@@ -179,9 +173,7 @@ def _parse_codes(text: str, record: object) -> Collection[str]:
         except (ValueError, SyntaxError):
             codes = None
     if not isinstance(codes, dict):
-        raise ValueError(
-            f"record {str(record)!r} has scp_codes {text!r}, expected a dict such as {{'NORM': 100.0}}"
-        )
+        raise ValueError(f"record {str(record)!r} has scp_codes {text!r}, expected a dict such as {{'NORM': 100.0}}")
     return codes.keys()
 
 

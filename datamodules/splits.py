@@ -43,8 +43,7 @@ def split_by_fold(
     for fold, split in owner.items():
         if fold not in present:
             raise ValueError(
-                f"datamodule.folds.{split} has fold {fold!r}, which holds no record; folds with records:"
-                f" {present!r}"
+                f"datamodule.folds.{split} has fold {fold!r}, which holds no record; folds with records: {present!r}"
             )
     return {
         split: np.flatnonzero(np.isin(folds_of_records, list(wanted))).astype(np.int64)

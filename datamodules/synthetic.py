@@ -136,8 +136,7 @@ def write_synthetic_ptbxl(root: Path | str, *, n_patients: int = 800, seed: int 
         raise ValueError(f"datamodule.fs={fs!r}: synthetic PTB-XL comes at {sorted(_RESOLUTIONS)} Hz")
     if n_patients < _N_FOLDS:
         raise ValueError(
-            f"datamodule.source.n_patients={n_patients!r} cannot fill {_N_FOLDS} folds: expected at least"
-            f" {_N_FOLDS}"
+            f"datamodule.source.n_patients={n_patients!r} cannot fill {_N_FOLDS} folds: expected at least {_N_FOLDS}"
         )
     origin = {
         "kind": "synthetic",
@@ -206,9 +205,7 @@ def _write_data_set(target: Path, origin: Mapping[str, Any]) -> None:
     log.info("simulating %d patients at %d Hz", n_patients, fs)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         patients = _simulate_patients(n_patients, origin["seed"], fs)
-        for records in bar.track(
-            patients, total=n_patients, description="synthetic PTB-XL: simulating patients"
-        ):
+        for records in bar.track(patients, total=n_patients, description="synthetic PTB-XL: simulating patients"):
             for record in records:
                 rows.append(_write_record(target, len(rows) + 1, record, fs))
     columns = ["ecg_id", "patient_id", "scp_codes", "strat_fold", "filename_lr", "filename_hr"]

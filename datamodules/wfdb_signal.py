@@ -82,9 +82,7 @@ def read_wfdb_signal(
     return WfdbSignal(signal_mv, reordered=order != sorted(order))
 
 
-def _check_header(
-    record: Any, record_id: str, fs: float, lead_names: tuple[str, ...], n_samples: int
-) -> None:
+def _check_header(record: Any, record_id: str, fs: float, lead_names: tuple[str, ...], n_samples: int) -> None:
     names: list[str] = list(record.sig_name or ())
     found_fs, found_samples = record.fs, record.sig_len
     if found_fs != fs:

@@ -227,9 +227,7 @@ def _ask(process: "subprocess.Popen[bytes]", message: object) -> Any:
         process.stdin.flush()  # type: ignore[union-attr]
         return pickle.load(process.stdout)  # type: ignore[arg-type]
     except (BrokenPipeError, EOFError) as error:
-        raise RuntimeError(
-            f"a reader process died (exit code {process.wait()}): see its message above"
-        ) from error
+        raise RuntimeError(f"a reader process died (exit code {process.wait()}): see its message above") from error
 
 
 def _speed_up_headers() -> None:

@@ -115,9 +115,7 @@ def find_target(path: Path) -> Target:
     name = f"deploy.{path.suffix.removeprefix('.')}"
     module = import_module(name) if path.suffix and find_spec(name) else None
     if not hasattr(module, "open_session"):
-        raise ArtifactError(
-            f"{path.name!r}: no deploy target for the ending {path.suffix!r}, expected e.g. '.onnx'"
-        )
+        raise ArtifactError(f"{path.name!r}: no deploy target for the ending {path.suffix!r}, expected e.g. '.onnx'")
     return cast(Target, module)
 
 
@@ -160,11 +158,7 @@ def predict(artifact: Artifact, batch: np.ndarray, *, threads: int = 0, batch_si
     ArtifactError
         If the file cannot be loaded or the windows do not have its input shape.
     """
-    if (
-        batch.ndim != 1 + len(artifact.input_shape)
-        or batch.shape[1:] != artifact.input_shape
-        or len(batch) == 0
-    ):
+    if batch.ndim != 1 + len(artifact.input_shape) or batch.shape[1:] != artifact.input_shape or len(batch) == 0:
         raise ArtifactError(
             f"{artifact.path.name}: input of shape {batch.shape!r}, expected (n, *{artifact.input_shape!r}) "
             "with n >= 1; check window_s, fs and lead_names"

@@ -101,9 +101,7 @@ def check_reload(before: np.ndarray, after: np.ndarray, tolerance: float = 1e-6)
     """
     difference = _max_abs(before, after)
     status: Status = "PASS" if difference <= tolerance else "FAIL"
-    return Check(
-        "reload", status, difference, tolerance, f"reloaded model differs by {difference:.3g} at most"
-    )
+    return Check("reload", status, difference, tolerance, f"reloaded model differs by {difference:.3g} at most")
 
 
 def check_parity(
@@ -134,14 +132,10 @@ def check_parity(
     """
     limits = PARITY_LIMITS.get(precision.partition("_")[0])
     if limits is None:
-        raise ValueError(
-            f"precision {precision!r}: no parity limits, expected one of {sorted(PARITY_LIMITS)!r}"
-        )
+        raise ValueError(f"precision {precision!r}: no parity limits, expected one of {sorted(PARITY_LIMITS)!r}")
     max_abs = _max_abs(reference_logits, artifact_logits)
     if math.isinf(max_abs):
-        reason = (
-            f"logits {reference_logits.shape!r} and {artifact_logits.shape!r}: other shape, or not finite"
-        )
+        reason = f"logits {reference_logits.shape!r} and {artifact_logits.shape!r}: other shape, or not finite"
         return [Check("parity/max_abs", "FAIL", None, limits.max_abs, reason)]
     spread = float(np.std(reference_logits))
     rms = float(np.sqrt(np.mean((artifact_logits - reference_logits) ** 2)))
@@ -160,9 +154,7 @@ def check_parity(
 def check_int8_coverage(share: float, at_least: float = 0.9) -> Check:
     """Check that enough of the multiply-accumulates of an int8 artifact do run in int8."""
     status: Status = "PASS" if share >= at_least else "FAIL"
-    return Check(
-        "int8_coverage", status, share, at_least, f"{share:.1%} of the MACs in int8, needs {at_least:.0%}"
-    )
+    return Check("int8_coverage", status, share, at_least, f"{share:.1%} of the MACs in int8, needs {at_least:.0%}")
 
 
 def check_ratio(name: str, value: float, reference: float, at_most: float) -> Check:

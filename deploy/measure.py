@@ -24,9 +24,7 @@ _MIN_ROUNDS = 5
 _WARMUP_S = 1.0
 
 
-def _time_calls(
-    session: Session, signal: np.ndarray, at_least: int, at_most: int, limit_s: float
-) -> np.ndarray:
+def _time_calls(session: Session, signal: np.ndarray, at_least: int, at_most: int, limit_s: float) -> np.ndarray:
     """Call until the limit has passed; give milliseconds as (wall or CPU, calls)."""
     calls: list[tuple[float, float]] = []
     begin = time.perf_counter()

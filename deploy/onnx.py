@@ -92,9 +92,7 @@ def export_onnx(
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}, expected one of {PRECISIONS!r}")
     if precision == "int8" and calibration is None:
-        raise ValueError(
-            "precision='int8' needs calibration windows of the training split, got calibration=None"
-        )
+        raise ValueError("precision='int8' needs calibration windows of the training split, got calibration=None")
     for key, value in (metadata or {}).items():
         if key == "precision" or not isinstance(value, str):
             raise ValueError(f"metadata {key!r}: {value!r}, expected text under a key other than 'precision'")
@@ -176,14 +174,10 @@ def count_macs(path: Path) -> OperatorCount:
     return count(path)
 
 
-def _load(
-    path: Path, *, threads: int, provider: str = "CPUExecutionProvider"
-) -> onnxruntime.InferenceSession:
+def _load(path: Path, *, threads: int, provider: str = "CPUExecutionProvider") -> onnxruntime.InferenceSession:
     available = onnxruntime.get_available_providers()
     if provider not in available:
-        raise ArtifactError(
-            f"{path.name}: provider {provider!r} is not available, expected one of {available!r}"
-        )
+        raise ArtifactError(f"{path.name}: provider {provider!r} is not available, expected one of {available!r}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

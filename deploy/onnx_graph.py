@@ -112,9 +112,7 @@ def _move_relu_before_pool(model: ModelProto) -> None:
         pool = producers.get(relu.input[0])
         if pool is None or pool.op_type != "MaxPool" or len(pool.output) > 1:
             continue
-        if len(_readers(graph, pool.output[0])) > 1 or pool.output[0] in {
-            value.name for value in graph.output
-        }:
+        if len(_readers(graph, pool.output[0])) > 1 or pool.output[0] in {value.name for value in graph.output}:
             continue
         source, between, result = pool.input[0], f"{relu.output[0]}_before_pool", relu.output[0]
         relu.input[0], relu.output[0] = source, between

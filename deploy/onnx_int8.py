@@ -140,14 +140,10 @@ def _write_inferred(model: ModelProto, path: Path) -> None:
 def _check_calibration(model: ModelProto, calibration: np.ndarray) -> None:
     expected = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:])
     if calibration.ndim != 1 + len(expected) or calibration.shape[1:] != expected or len(calibration) == 0:
-        raise ValueError(
-            f"calibration of shape {calibration.shape!r}, expected (n, *{expected!r}) with n >= 1"
-        )
+        raise ValueError(f"calibration of shape {calibration.shape!r}, expected (n, *{expected!r}) with n >= 1")
     low, high = float(calibration.min()), float(calibration.max())
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ValueError(
-            f"calibration runs from {low!r} to {high!r}: expected finite windows that are not constant"
-        )
+        raise ValueError(f"calibration runs from {low!r} to {high!r}: expected finite windows that are not constant")
 
 
 def _find_nodes(model: ModelProto, wanted: Sequence[str]) -> list[str]:

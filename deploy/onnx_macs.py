@@ -49,9 +49,7 @@ def count_macs(path: Path) -> OperatorCount:
     model = read_model(path)
     uncounted = sorted({node.op_type for node in model.graph.node} & _UNCOUNTED)
     if uncounted:
-        raise ArtifactError(
-            f"{path.name}: MACs of {uncounted!r} are not counted; add them to deploy.onnx_macs"
-        )
+        raise ArtifactError(f"{path.name}: MACs of {uncounted!r} are not counted; add them to deploy.onnx_macs")
     shapes, types = _infer(model, path)
     producers = {output: node for node in model.graph.node for output in node.output}
     node_macs: dict[str, int] = {}
@@ -69,9 +67,7 @@ def count_macs(path: Path) -> OperatorCount:
         dequantized = (_is_dequantized(producers.get(tensor), types) for tensor in node.input[:2])
         if "Integer" in node.op_type or "QLinear" in node.op_type or all(dequantized):
             int8_nodes.add(name)
-    return OperatorCount(
-        node_macs, frozenset(int8_nodes), dict(Counter(node.op_type for node in model.graph.node))
-    )
+    return OperatorCount(node_macs, frozenset(int8_nodes), dict(Counter(node.op_type for node in model.graph.node)))
 
 
 def _infer(model: ModelProto, path: Path) -> tuple[Shapes, dict[str, int]]:

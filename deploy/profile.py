@@ -129,9 +129,7 @@ def profile_artifacts(
             "expected all of them positive"
         )
     counts = [count_macs(artifact.path) for artifact in artifacts]
-    memory = [
-        _run_worker({"measure": "peak_memory", "threads": threads}, [artifact]) for artifact in artifacts
-    ]
+    memory = [_run_worker({"measure": "peak_memory", "threads": threads}, [artifact]) for artifact in artifacts]
     timing = {"batch_sizes": list(batch_sizes), "window_s": window_s, "warmup": warmup, "threads": threads}
     latency = _run_worker({"measure": "latency", **timing}, artifacts)
     measurement = uuid.uuid4().hex
@@ -163,13 +161,9 @@ def latency_ratio(profile: Profile, reference: Profile, batch_size: int) -> floa
         If the two were not measured in turns by the same process, or not at this batch size.
     """
     if profile.measurement != reference.measurement:
-        raise ValueError(
-            "latency_ratio: the profiles come from different measurements; profile both in one call"
-        )
+        raise ValueError("latency_ratio: the profiles come from different measurements; profile both in one call")
     if batch_size not in profile.latency:
-        raise ValueError(
-            f"latency_ratio: batch_size={batch_size!r} was not measured, have {sorted(profile.latency)!r}"
-        )
+        raise ValueError(f"latency_ratio: batch_size={batch_size!r} was not measured, have {sorted(profile.latency)!r}")
     pair = (profile.latency[batch_size], reference.latency[batch_size])
     alone = profile.threads == 1 and all(_computes_itself(latency) for latency in pair)
     own, other = (np.asarray(item.block_cpu_p50_ms if alone else item.block_p50_ms) for item in pair)

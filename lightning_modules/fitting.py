@@ -12,7 +12,10 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
+from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
+
+from lightning_modules.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +62,9 @@ def load_weights(net: nn.Module, path: Path) -> None:
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"weights {str(path)!r} do not fit {type(net).__name__}: {error}") from None
+        # One line for every tensor follows the title; the first says enough.
+        first = str(error).splitlines()[1].strip()
+        raise ValueError(f"weights {str(path)!r} do not fit {type(net).__name__}: {first}") from None
 
 
 def save_weights(net: nn.Module, path: Path) -> None:
@@ -74,7 +79,7 @@ def save_weights(net: nn.Module, path: Path) -> None:
 
 
 def fit_once(
-    module: pl.LightningModule,
+    module: Classifier,
     datamodule: pl.LightningDataModule,
     make_trainer: Callable[[Path], pl.Trainer],
     directory: Path,
@@ -86,8 +91,8 @@ def fit_once(
 
     Parameters
     ----------
-    module : LightningModule
-        Has ``net`` and ``monitor``; on return ``net`` holds the weights of the best epoch.
+    module : Classifier
+        On return its ``net`` holds the weights of the best epoch.
     datamodule : LightningDataModule
     make_trainer : callable
         Makes a trainer that writes its checkpoints below the given folder; called only when there is work to do.
@@ -125,10 +130,14 @@ def fit_once(
         start = time.perf_counter()
         pl.seed_everything(seed, workers=True, verbose=False)
         trainer = make_trainer(folder)
+        checkpoint = trainer.checkpoint_callback
+        if not isinstance(checkpoint, ModelCheckpoint) or checkpoint.monitor is None:
+            raise ValueError("callbacks must hold a ModelCheckpoint with a monitor: it picks the weights to keep")
         trainer.fit(module, datamodule=datamodule)
         if trainer.interrupted:
             raise RuntimeError("the fit was interrupted; its weights are not kept")
-        checkpoint = trainer.checkpoint_callback
+        if checkpoint.best_model_score is None:
+            raise RuntimeError(f"no epoch was validated, so there is no best {checkpoint.monitor} to keep")
         best_path = Path(checkpoint.best_model_path)
         module.load_state_dict(torch.load(best_path, map_location="cpu", weights_only=True)["state_dict"])
         best_path.unlink()

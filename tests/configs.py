@@ -17,6 +17,6 @@ def names_of(group: str) -> list[str]:
 def compose_config(*overrides: str) -> DictConfig:
     """Compose conf/config.yaml as `train.py` does, without Hydra's own node."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("config", overrides=[*overrides, "paths.output=outputs/test", "group=test"])
+        config = compose("config", overrides=["paths.output=outputs/test", "group=test", *overrides])
     OmegaConf.set_struct(config, False)
     return config

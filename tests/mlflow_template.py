@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tracking.store import Store, initialise
 
-# The template comes from one of our own folders: nothing that a test does may leave the machine.
+# Nothing that a test does may leave the machine.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["DO_NOT_TRACK"] = "true"
 

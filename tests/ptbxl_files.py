@@ -74,9 +74,7 @@ def table_row(record: int, fold: int, codes: str, patient: int | None = None) ->
     return [record, f"{patient or 1000 + record}.0", codes, fold, *names]
 
 
-def write_ptbxl(
-    root: Path, *, folds: Sequence[int] = (1, 2, 3), fs: int = 100, unlabelled: bool = True
-) -> Path:
+def write_ptbxl(root: Path, *, folds: Sequence[int] = (1, 2, 3), fs: int = 100, unlabelled: bool = True) -> Path:
     """Write five records, one per row of CODES, in each fold; and one without a superclass in the first."""
     rows, record = [], 0
     for fold in folds:

@@ -65,9 +65,7 @@ def test_artifact_predict_agrees_for_every_batch_size(tmp_path: Path, batch_size
 def test_artifact_predict_takes_arrays_that_are_not_contiguous(artifact: Artifact) -> None:
     signal = np.random.default_rng(1).standard_normal((4, TIME, LEADS)).astype(np.float32)
     turned = signal.transpose(0, 2, 1)
-    np.testing.assert_array_equal(
-        predict(artifact, turned, threads=1), predict(artifact, turned.copy(), threads=1)
-    )
+    np.testing.assert_array_equal(predict(artifact, turned, threads=1), predict(artifact, turned.copy(), threads=1))
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,7 @@ directory = cached_directory(Path({str(tmp_path / "cache")!r}), "x", {KEY!r}, bu
 print((directory / "text").read_text())
 """
     processes = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
+        subprocess.Popen([sys.executable, "-c", code], cwd=PROJECT, stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
     assert [process.communicate()[0].strip() for process in processes] == ["content"] * 3
     assert [process.returncode for process in processes] == [0] * 3

@@ -61,9 +61,7 @@ def rows(store):
 
 def log_other_split(store, **changes):
     with store.job("job", group="g2") as job:
-        return log_row(
-            store, job, example_predictions(100), **({"split_digest": "split-b", "name": "other"} | changes)
-        )
+        return log_row(store, job, example_predictions(100), **({"split_digest": "split-b", "name": "other"} | changes))
 
 
 def run(capsys, *arguments):
@@ -130,9 +128,7 @@ def test_compare_selects_by_group_and_filter(store, rows, capsys):
         new = log_row(store, job, STUDENT, name="new")
     assert rows_from_json(run(capsys, "--format", "json")[1]) == [new]
     assert rows_from_json(run(capsys, "--format", "json", "--group", "g1")[1]) == rows
-    found = run(
-        capsys, "--format", "json", "params.model = 'cnn1d_student' and params.precision = 'float32'"
-    )[1]
+    found = run(capsys, "--format", "json", "params.model = 'cnn1d_student' and params.precision = 'float32'")[1]
     assert rows_from_json(found) == [rows[1], new]
 
 
@@ -218,7 +214,7 @@ def test_compare_writes_every_format(store, rows, tmp_path, capsys):
         assert run(capsys, "--format", form, "--output", str(path)) == (0, "", "")
         files[form] = path.read_text()
     assert files["table"].count("synthetic") >= 3
-    assert files["markdown"].startswith("| role | model |")
+    assert files["markdown"].startswith("| name | role | model |")
     assert "### Against the reference, class by class" in files["markdown"]
     assert "- int8: FAIL: latency 0.5 > 0.3" in files["markdown"]
     assert [record["name"] for record in csv.DictReader(io.StringIO(files["csv"]))] == [

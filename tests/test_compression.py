@@ -44,7 +44,11 @@ def test_ptq_refuses_an_empty_calibration_set():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"temperature": 0}, "temperature is 0"), ({"alpha": 1.5}, "alpha is 1.5"), ({"view": "epoch"}, "view is 'epoch'")],
+    [
+        ({"temperature": 0}, "temperature is 0"),
+        ({"alpha": 1.5}, "alpha is 1.5"),
+        ({"view": "epoch"}, "view is 'epoch'"),
+    ],
 )
 def test_distill_refuses_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):

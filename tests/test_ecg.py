@@ -101,9 +101,7 @@ def test_ecg_statistics_come_from_train_only(module, original, root, tmp_path):
 
 def test_ecg_windows_are_normalised_signals(module, original):
     normalizer = module.normalizer
-    expected = (raw(original, module.record_ids("test")) - normalizer.mean_mv[:, None]) / normalizer.std_mv[
-        :, None
-    ]
+    expected = (raw(original, module.record_ids("test")) - normalizer.mean_mv[:, None]) / normalizer.std_mv[:, None]
     windows = module.windows("test")
     assert windows.dtype == np.float32
     np.testing.assert_allclose(windows, expected, atol=1e-5)
@@ -140,9 +138,7 @@ def test_ecg_batches_are_fetched_at_once(module, monkeypatch):
 
     sizes = []
     fetch = EcgBatches.__getitems__
-    monkeypatch.setattr(
-        EcgBatches, "__getitems__", lambda self, items: sizes.append(len(items)) or fetch(self, items)
-    )
+    monkeypatch.setattr(EcgBatches, "__getitems__", lambda self, items: sizes.append(len(items)) or fetch(self, items))
     list(module.train_dataloader())
     list(module.val_dataloader())
     assert sizes == [4, 4, 4, 1]
@@ -225,9 +221,7 @@ def test_ecg_is_needed_set_up_first(original, cache):
 
 
 def test_ecg_other_splits_and_positions_are_refused(module):
-    with pytest.raises(
-        ValueError, match=r"split 'predict' does not exist, expected one of \['train', 'val', 'test'\]"
-    ):
+    with pytest.raises(ValueError, match=r"split 'predict' does not exist, expected one of \['train', 'val', 'test'\]"):
         module.windows("predict")
     with pytest.raises(ValueError, match=r"positions \[0\] are not in the split 'test'"):
         module.windows("test", np.array([0, 16]))
@@ -276,9 +270,7 @@ def test_ecg_values_without_a_meaning_are_refused(original, cache, options, mess
         make(original, cache, **options)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("fs", 250.0), ("lead_names", LEADS[::-1]), ("class_names", CLASSES[::-1])]
-)
+@pytest.mark.parametrize(("key", "value"), [("fs", 250.0), ("lead_names", LEADS[::-1]), ("class_names", CLASSES[::-1])])
 def test_ecg_source_that_gives_something_else_is_refused(original, cache, key, value):
     def source(root, **options):
         return dataclasses.replace(load_ptbxl(root, cache_dir=cache, **options), **{key: value})
@@ -299,9 +291,7 @@ def test_ecg_class_without_a_negative_is_named(root, tmp_path):
     table = (root / TABLE).read_text().splitlines()
     lines = [line.replace("{'", "{'IMI': 1.0, '") if ",3,records" in line else line for line in table]
     (root / TABLE).write_text("\n".join(lines))
-    with pytest.raises(
-        ValueError, match=r"class 'MI' is in every window of the split 'val' \(5 of 5 windows\)"
-    ):
+    with pytest.raises(ValueError, match=r"class 'MI' is in every window of the split 'val' \(5 of 5 windows\)"):
         make(root, tmp_path / "cache").setup()
 
 
@@ -363,9 +353,7 @@ def test_ecg_yaml_defaults_are_those_of_the_data_set(config):
     assert module.augment.fs == 100
 
 
-@pytest.mark.parametrize(
-    "key", ["root", "missing", "flat_leads", "download", "fs", "folds", "batch_size", "seed"]
-)
+@pytest.mark.parametrize("key", ["root", "missing", "flat_leads", "download", "fs", "folds", "batch_size", "seed"])
 def test_ecg_yaml_has_the_keys_of_the_command_line(config, key):
     assert key in config.datamodule
 

@@ -83,7 +83,7 @@ def test_missing_weights_are_named(tmp_path):
 
 def test_weights_with_code_in_them_are_refused(tmp_path):
     torch.save({"head": print}, tmp_path / "net.pt")
-    with pytest.raises(Exception, match="[Ww]eights.only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         load_weights(tiny_module().net, tmp_path / "net.pt")
 
 

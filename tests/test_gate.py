@@ -67,9 +67,7 @@ def test_gate_ratio_limit(value: float, reference: float, status: str) -> None:
     assert check_ratio("bytes", value, reference, at_most=0.27).status == status
 
 
-@pytest.mark.parametrize(
-    ("share", "status"), [(0.9, "PASS"), (1.0, "PASS"), (0.899, "FAIL"), (math.nan, "FAIL")]
-)
+@pytest.mark.parametrize(("share", "status"), [(0.9, "PASS"), (1.0, "PASS"), (0.899, "FAIL"), (math.nan, "FAIL")])
 def test_gate_int8_coverage_limit(share: float, status: str) -> None:
     assert check_int8_coverage(share).status == status
 

@@ -50,9 +50,7 @@ def make_net(seed: int) -> Cnn1d:
 def auroc_macro(targets: np.ndarray, logits: np.ndarray) -> float:
     positives = targets.sum(0)
     ranks = (rankdata(logits, axis=0) * targets).sum(0)
-    return float(
-        np.mean((ranks - positives * (positives + 1) / 2) / (positives * (len(targets) - positives)))
-    )
+    return float(np.mean((ranks - positives * (positives + 1) / 2) / (positives * (len(targets) - positives))))
 
 
 def paired_interval(targets: np.ndarray, logits: np.ndarray, reference: np.ndarray) -> tuple[float, float]:

@@ -40,17 +40,13 @@ def test_leakage_digest_is_that_of_the_split(clean):
 def test_leakage_subject_on_two_sides_fails(clean, first, second):
     subjects = clean["subject_ids"]
     subjects[clean["splits"][second][0]] = subjects[clean["splits"][first][-1]]
-    with pytest.raises(
-        LeakageError, match=rf"1 subject on both sides of '{first}' and '{second}', first '[cd]'"
-    ):
+    with pytest.raises(LeakageError, match=rf"1 subject on both sides of '{first}' and '{second}', first '[cd]'"):
         check_leakage(**clean)
 
 
 def test_leakage_same_signal_on_two_sides_fails(clean):
     clean["signal_hashes"][7] = b"h2"
-    with pytest.raises(
-        LeakageError, match=r"signal with hash .*'train' and 'test', first 'h2'.*\['2'\].*\['8'\]"
-    ):
+    with pytest.raises(LeakageError, match=r"signal with hash .*'train' and 'test', first 'h2'.*\['2'\].*\['8'\]"):
         check_leakage(**clean)
 
 
@@ -67,16 +63,12 @@ def test_leakage_same_signal_on_one_side_is_counted(clean):
 
 def test_leakage_normalisation_from_outside_train_fails(clean):
     clean["normalizer_indices"] = np.arange(5)
-    with pytest.raises(
-        LeakageError, match=r"normalisation uses 1 of 5 windows from outside .*'train'.*record '5'"
-    ):
+    with pytest.raises(LeakageError, match=r"normalisation uses 1 of 5 windows from outside .*'train'.*record '5'"):
         check_leakage(**clean)
 
 
 def test_leakage_calibration_from_outside_train_fails(clean):
-    with pytest.raises(
-        LeakageError, match=r"calibration uses 2 of 3 windows from outside .*'train'.*record '7'"
-    ):
+    with pytest.raises(LeakageError, match=r"calibration uses 2 of 3 windows from outside .*'train'.*record '7'"):
         check_leakage(**clean, calibration_indices=np.array([0, 6, 7]))
 
 

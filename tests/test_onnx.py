@@ -32,9 +32,7 @@ def small_windows() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def small_float(
-    small: nn.Module, small_windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> Artifact:
+def small_float(small: nn.Module, small_windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     path = tmp_path_factory.mktemp("small") / "model.onnx"
     return export_onnx(small, path, example=torch.from_numpy(small_windows[:2]), metadata={"fs": "100"})
 
@@ -134,9 +132,7 @@ def test_onnx_config_exports_a_quiet_int8_file(
     export = hydra.utils.instantiate(config["targets"]["onnx"])
     example = torch.from_numpy(small_windows[:1])
     with caplog.at_level(logging.WARNING):
-        artifact = export(
-            small, tmp_path / "m.onnx", example=example, precision="int8", calibration=small_windows
-        )
+        artifact = export(small, tmp_path / "m.onnx", example=example, precision="int8", calibration=small_windows)
     assert caplog.records == []
     assert capfd.readouterr().out == ""
     assert artifact.precision == "int8"

@@ -40,17 +40,13 @@ def student() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def student_float(
-    student: nn.Module, windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> Artifact:
+def student_float(student: nn.Module, windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     path = tmp_path_factory.mktemp("float") / "model.onnx"
     return export_onnx(student, path, example=torch.from_numpy(windows[:1]), metadata={"fs": "100"})
 
 
 @pytest.fixture(scope="module")
-def student_int8(
-    student_float: Artifact, windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> Artifact:
+def student_int8(student_float: Artifact, windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return quantize(student_float, windows, tmp_path_factory.mktemp("int8") / "model.onnx", align=4)
 
 
@@ -65,9 +61,7 @@ def small_windows() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def small_float(
-    small: nn.Module, small_windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory
-) -> Artifact:
+def small_float(small: nn.Module, small_windows: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     path = tmp_path_factory.mktemp("small") / "model.onnx"
     return export_onnx(small, path, example=torch.from_numpy(small_windows[:2]))
 
@@ -177,9 +171,7 @@ def test_onnx_int8_dynamic_int8_covers_the_linear_layer_only(
     assert relative_noise(small, artifact, small_windows) < 0.05
 
 
-def test_onnx_int8_float_nodes_stay_in_float(
-    small_float: Artifact, small_windows: np.ndarray, tmp_path: Path
-) -> None:
+def test_onnx_int8_float_nodes_stay_in_float(small_float: Artifact, small_windows: np.ndarray, tmp_path: Path) -> None:
     whole = quantize(small_float, small_windows, tmp_path / "w.onnx")
     partly = quantize(small_float, small_windows, tmp_path / "p.onnx", float_nodes=["features.0"])
     first = 60 * 6 * 3 * 5
@@ -214,9 +206,7 @@ def test_onnx_int8_residual_net_survives_the_rewriting(small_windows: np.ndarray
     net = randomise(Residual())
     example = torch.from_numpy(small_windows[:2])
     artifact = export_onnx(net, tmp_path / "f.onnx", example=example)
-    np.testing.assert_allclose(
-        predict(artifact, small_windows, threads=1), run_torch(net, small_windows), atol=1e-5
-    )
+    np.testing.assert_allclose(predict(artifact, small_windows, threads=1), run_torch(net, small_windows), atol=1e-5)
     for options in ({}, {"activations": "int8"}, {"align": 4}):
         int8 = quantize(artifact, small_windows, tmp_path / "q.onnx", **options)
         assert relative_noise(net, int8, small_windows) < 0.1, options

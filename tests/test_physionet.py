@@ -25,9 +25,7 @@ class PhysioNet:
         self.replaced: dict[str, bytes] = {}
         self.broken_after: int | None = None
         names = [path for path in sorted(root.rglob("*")) if path.is_file()]
-        lines = [
-            f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(root)}\n" for path in names
-        ]
+        lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(root)}\n" for path in names]
         self.sums = "".join(lines)
 
     def content(self, name):
@@ -170,9 +168,7 @@ def test_physionet_wrong_checksum_is_refused(physionet, tmp_path):
 
 def test_physionet_file_without_a_published_checksum_is_refused(physionet, tmp_path):
     physionet.sums = "".join(line for line in physionet.sums.splitlines(True) if "00002_lr.hea" not in line)
-    with pytest.raises(
-        ChecksumError, match=r"does not list \['records100/00000/00002_lr\.hea'\] \(1 files\)"
-    ):
+    with pytest.raises(ChecksumError, match=r"does not list \['records100/00000/00002_lr\.hea'\] \(1 files\)"):
         load(tmp_path / "ptbxl")
 
 

@@ -36,9 +36,7 @@ def test_plots_leave_out_a_class_that_is_absent():
     targets[:, 4] = 0
     predictions = replace(predictions, targets=targets)
     assert [text.split()[0] for text in legend_of(roc_figure(predictions))] == list(CLASS_NAMES[:4])
-    assert [text.split()[0] for text in legend_of(precision_recall_figure(predictions))] == list(
-        CLASS_NAMES[:4]
-    )
+    assert [text.split()[0] for text in legend_of(precision_recall_figure(predictions))] == list(CLASS_NAMES[:4])
 
 
 def test_plots_are_written_as_png(tmp_path):

@@ -177,9 +177,7 @@ def test_profile_failing_worker_names_file_and_cause(tmp_path: Path) -> None:
         profile_artifacts([artifact], window_s=0.1)
 
 
-@pytest.mark.parametrize(
-    "bad", [{"window_s": 0.0}, {"threads": 0}, {"batch_sizes": (0,)}, {"batch_sizes": ()}]
-)
+@pytest.mark.parametrize("bad", [{"window_s": 0.0}, {"threads": 0}, {"batch_sizes": (0,)}, {"batch_sizes": ()}])
 def test_profile_refuses_settings_that_measure_nothing(tmp_path: Path, bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="profile"):
         profile_artifacts([write_conv(tmp_path / "m.onnx", 8)], **bad)
@@ -197,9 +195,7 @@ def test_profile_worker_loads_no_training_framework() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def make_profile(
-    wall: tuple[float, ...], cpu: tuple[float, ...], *, threads: int = 1, name: str = "a"
-) -> Profile:
+def make_profile(wall: tuple[float, ...], cpu: tuple[float, ...], *, threads: int = 1, name: str = "a") -> Profile:
     latency = Latency(1.0, 1.0, 1.0, 10, wall, cpu)
     return Profile(1, 1, 0.0, {}, threads, {1: latency}, 1, name)
 

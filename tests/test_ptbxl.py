@@ -59,9 +59,7 @@ def test_ptbxl_gives_what_wfdb_reads(original, cache):
         expected, _ = wfdb.rdsamp(str(record_path(original, int(record))))
         np.testing.assert_allclose(windows.signal_mv[row], expected.T, rtol=1e-6)
     np.testing.assert_allclose(windows.lead_means_mv, windows.signal_mv.mean(axis=2, dtype=float), rtol=1e-9)
-    np.testing.assert_allclose(
-        windows.lead_variances_mv2, windows.signal_mv.var(axis=2, dtype=float), rtol=1e-9
-    )
+    np.testing.assert_allclose(windows.lead_variances_mv2, windows.signal_mv.var(axis=2, dtype=float), rtol=1e-9)
 
 
 def test_ptbxl_superclasses_come_from_the_diagnostic_statements_whatever_the_likelihood(original, cache):
@@ -158,9 +156,7 @@ def test_ptbxl_gain_and_baseline_of_the_header_count(root, cache):
 
 
 def test_ptbxl_missing_root_says_how_to_get_the_data(tmp_path, cache):
-    with pytest.raises(
-        FileNotFoundError, match=r"datamodule\.download=true.*physionet\.org/files/ptb-xl"
-    ) as error:
+    with pytest.raises(FileNotFoundError, match=r"datamodule\.download=true.*physionet\.org/files/ptb-xl") as error:
         load(tmp_path / "nowhere", cache)
     assert "datamodule.root" in str(error.value)
     assert not cache.exists()
@@ -211,9 +207,7 @@ def test_ptbxl_bad_table_values_are_named(root, cache, old, new, message):
 def test_ptbxl_listed_records_without_files_are_counted(root, cache):
     record_path(root, 2).with_suffix(".dat").unlink()
     record_path(root, 8).with_suffix(".hea").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"2 of 10 listed records .*\['2', '8'\].*datamodule\.missing=skip"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"2 of 10 listed records .*\['2', '8'\].*datamodule\.missing=skip"):
         load(root, cache)
     shutil.rmtree(root / "records100")
     with pytest.raises(FileNotFoundError, match="10 of 10 listed records"):
@@ -341,9 +335,7 @@ def test_ptbxl_other_fs_is_refused(root, cache):
 
 def test_ptbxl_other_length_is_refused(root, cache):
     write_record(record_path(root, 4), samples(4)[:900])
-    with pytest.raises(
-        ValueError, match=r"record '4' has 900 samples per lead, expected 1000 \(10 s at 100 Hz\)"
-    ):
+    with pytest.raises(ValueError, match=r"record '4' has 900 samples per lead, expected 1000 \(10 s at 100 Hz\)"):
         load(root, cache)
 
 

@@ -1,4 +1,3 @@
-import itertools
 import time
 from dataclasses import replace
 
@@ -9,7 +8,6 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 import tracking.statistics
 from tests.tracking_examples import CLASS_NAMES, example_predictions
-from tracking.paired_tests import delong, mcnemar
 from tracking.predictions import make_predictions
 from tracking.statistics import align, bootstrap_metrics, draw_resamples, paired_bootstrap
 from tracking.weighted import weighted_auroc, weighted_average_precision, weighted_f1
@@ -67,9 +65,7 @@ def test_statistics_weights_are_repeated_records():
     for draw in range(8):
         records = np.repeat(np.arange(40), resamples.counts[resamples.subject_of_record, draw])
         for column, name in enumerate(CLASS_NAMES):
-            expected = roc_auc_score(
-                predictions.targets[records, column], predictions.probabilities[records, column]
-            )
+            expected = roc_auc_score(predictions.targets[records, column], predictions.probabilities[records, column])
             assert values[f"auroc_{name}"][draw] == pytest.approx(expected, abs=1e-12)
 
 
@@ -110,9 +106,7 @@ def test_statistics_point_estimates_are_those_of_sklearn():
     assert estimates["test/average_precision_macro"].value == pytest.approx(
         average_precision_score(targets, probabilities)
     )
-    assert estimates["test/f1_macro"].value == pytest.approx(
-        f1_score(targets, probabilities >= 0.5, average="macro")
-    )
+    assert estimates["test/f1_macro"].value == pytest.approx(f1_score(targets, probabilities >= 0.5, average="macro"))
     for estimate in estimates.values():
         assert estimate.low < estimate.value < estimate.high
 
@@ -175,9 +169,7 @@ def test_statistics_paired_interval_uses_the_same_resamples():
 
 def test_statistics_paired_interval_is_narrow_for_similar_models():
     a = example_predictions(400)
-    b = replace(
-        a, probabilities=np.clip(a.probabilities + 0.01 * np.sin(np.arange(2000)).reshape(400, 5), 0, 1)
-    )
+    b = replace(a, probabilities=np.clip(a.probabilities + 0.01 * np.sin(np.arange(2000)).reshape(400, 5), 0, 1))
     paired = paired_bootstrap(a, b, 200)["test/auroc_macro"]
     alone = bootstrap_metrics(a, 200)["test/auroc_macro"]
     assert paired.high - paired.low < 0.1 * (alone.high - alone.low)
@@ -252,9 +244,7 @@ def test_statistics_redraw_resamples_that_lack_a_class():
     assert resamples.counts.shape == (40, 500)
     assert (resamples.counts[0] > 0).all()
     assert resamples.n_redrawn == pytest.approx(500 * 0.363 / 0.637, rel=0.25)
-    assert all(
-        np.isfinite([item.low, item.high]).all() for item in bootstrap_metrics(rare_class(), 50).values()
-    )
+    assert all(np.isfinite([item.low, item.high]).all() for item in bootstrap_metrics(rare_class(), 50).values())
 
 
 def test_statistics_refuse_an_absent_class():
@@ -286,108 +276,3 @@ def test_statistics_bootstrap_is_fast():
     start = time.process_time()
     bootstrap_metrics(predictions, 2000)
     assert time.process_time() - start < 4
-
-
-def slow_delong(a, b, targets):
-    """Variance of the difference of two U statistics, from every pair of records (DeLong 1988, eq. 2-6)."""
-    positive, negative = np.flatnonzero(targets), np.flatnonzero(1 - targets)
-    kernels = []
-    for scores in (a, b):
-        kernel = np.zeros((len(positive), len(negative)))
-        for (i, p), (j, q) in itertools.product(enumerate(positive), enumerate(negative)):
-            kernel[i, j] = 1.0 if scores[p] > scores[q] else 0.5 if scores[p] == scores[q] else 0.0
-        kernels.append(kernel)
-    areas = [kernel.mean() for kernel in kernels]
-    of_positives = np.array([kernel.mean(axis=1) for kernel in kernels])
-    of_negatives = np.array([kernel.mean(axis=0) for kernel in kernels])
-    spread = np.cov(of_positives) / len(positive) + np.cov(of_negatives) / len(negative)
-    return areas, spread[0, 0] + spread[1, 1] - 2 * spread[0, 1]
-
-
-@pytest.mark.parametrize("decimals", [8, 1, 0])
-def test_statistics_delong_is_that_of_every_pair(decimals):
-    rng = np.random.default_rng(decimals)
-    targets = (rng.random(50) < 0.3).astype(float)
-    a = np.round(rng.normal(size=50) + targets, decimals)
-    b = np.round(0.5 * a + rng.normal(size=50) + 0.5 * targets, decimals)
-    (result,) = delong(a[:, None], b[:, None], targets[:, None])
-    areas, variance = slow_delong(a, b, targets)
-    assert (result.auroc_a, result.auroc_b) == pytest.approx(areas)
-    assert result.se == pytest.approx(np.sqrt(variance))
-    assert result.auroc_a == pytest.approx(roc_auc_score(targets, a))
-    assert result.p == pytest.approx(2 * stats.norm.sf(abs(areas[0] - areas[1]) / np.sqrt(variance)))
-    assert result.high - result.low == pytest.approx(2 * 1.959964 * result.se, rel=1e-6)
-
-
-def test_statistics_delong_has_the_binormal_spread():
-    """The standard error is the standard deviation of the difference over many binormal data sets."""
-    rng = np.random.default_rng(21)
-    differences, errors, p_values = [], [], []
-    targets = np.repeat([0.0, 1.0], [120, 80])
-    for _ in range(400):
-        shared = rng.normal(size=200)
-        a = np.sqrt(0.5) * (shared + rng.normal(size=200)) + targets
-        b = np.sqrt(0.5) * (shared + rng.normal(size=200)) + targets
-        (result,) = delong(a[:, None], b[:, None], targets[:, None])
-        differences.append(result.difference)
-        errors.append(result.se)
-        p_values.append(result.p)
-    assert np.mean(errors) == pytest.approx(np.std(differences), rel=0.1)
-    # No true difference: p is uniform.
-    assert stats.kstest(p_values, "uniform").pvalue > 0.01
-
-
-def test_statistics_delong_agrees_with_the_bootstrap():
-    a = example_predictions(600, noise_seed=1, records_per_subject=1)
-    b = example_predictions(600, noise_seed=2, records_per_subject=1, signal=1.2)
-    paired = paired_bootstrap(a, b, 1000)
-    for name, result in zip(CLASS_NAMES, delong(a.probabilities, b.probabilities, a.targets), strict=True):
-        estimate = paired[f"test/auroc_{name}"]
-        assert result.difference == pytest.approx(estimate.value)
-        assert estimate.high - estimate.low == pytest.approx(result.high - result.low, rel=0.15)
-
-
-def test_statistics_delong_of_equal_scores_is_no_difference():
-    a = example_predictions(50)
-    for result in delong(a.probabilities, a.probabilities, a.targets):
-        assert (result.difference, result.se, result.p) == (0, 0, 1)
-
-
-def test_statistics_delong_without_spread_is_certain():
-    targets = np.array([[0.0], [0.0], [1.0], [1.0]])
-    (result,) = delong(targets, 1 - targets, targets)
-    assert (result.difference, result.se, result.p) == (1, 0, 0)
-
-
-def test_statistics_delong_refuses_too_few_records():
-    with pytest.raises(ValueError, match="1 positive and 3 negative"):
-        delong(np.ones((4, 1)), np.ones((4, 1)), np.array([[1.0], [0], [0], [0]]))
-    with pytest.raises(ValueError, match="one shape"):
-        delong(np.ones((4, 1)), np.ones((3, 1)), np.ones((4, 1)))
-
-
-@pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (1, 0), (3, 9), (12, 12), (40, 15)])
-def test_statistics_mcnemar_has_its_closed_form(only_a, only_b):
-    targets = np.ones((only_a + only_b + 10, 1))
-    a, b = np.ones_like(targets, dtype=bool), np.ones_like(targets, dtype=bool)
-    b[:only_a], a[only_a : only_a + only_b] = False, False
-    (result,) = mcnemar(a, b, targets)
-    assert (result.only_a_right, result.only_b_right) == (only_a, only_b)
-    n = only_a + only_b
-    tail = sum(stats.binom.pmf(k, n, 0.5) for k in range(min(only_a, only_b) + 1))
-    assert result.p == pytest.approx(min(1.0, 2 * tail))
-
-
-def test_statistics_mcnemar_is_that_of_statsmodels():
-    contingency = pytest.importorskip("statsmodels.stats.contingency_tables")
-    rng = np.random.default_rng(2)
-    a, b, targets = (rng.random((80, 1)) < share for share in (0.6, 0.4, 0.5))
-    (result,) = mcnemar(a, b, targets.astype(float))
-    right = [(a == targets), (b == targets)]
-    table = [[(x & y).sum() for y in (right[1], ~right[1])] for x in (right[0], ~right[0])]
-    assert result.p == pytest.approx(contingency.mcnemar(table, exact=True).pvalue)
-
-
-def test_statistics_mcnemar_refuses_other_shapes():
-    with pytest.raises(ValueError, match="one shape"):
-        mcnemar(np.ones((4, 1), bool), np.ones((4, 2), bool), np.ones((4, 1)))

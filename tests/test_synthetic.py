@@ -116,9 +116,7 @@ def test_synthetic_same_seed_gives_same_bytes(root, tmp_path):
 def test_synthetic_other_seed_gives_other_signals(tmp_path):
     first, second = (write_synthetic_ptbxl(tmp_path, n_patients=10, seed=seed) for seed in (0, 1))
     assert first != second
-    assert (
-        bytes_of(first)["records100/00000/00001_lr.dat"] != bytes_of(second)["records100/00000/00001_lr.dat"]
-    )
+    assert bytes_of(first)["records100/00000/00001_lr.dat"] != bytes_of(second)["records100/00000/00001_lr.dat"]
 
 
 def test_synthetic_is_written_once(root, monkeypatch):
@@ -201,9 +199,7 @@ def test_simulated_sources_are_single_waves(bank):
     np.testing.assert_array_equal(bank.argmax(axis=-1), middle)
     np.testing.assert_allclose(bank.max(axis=-1), 1)
     np.testing.assert_allclose(bank[..., [0, -1]], 0, atol=1e-12)
-    assert (
-        (bank > 0.5).sum(axis=-1)[:, WAVES.index("T")] > (bank > 0.5).sum(axis=-1)[:, WAVES.index("R")]
-    ).all()
+    assert ((bank > 0.5).sum(axis=-1)[:, WAVES.index("T")] > (bank > 0.5).sum(axis=-1)[:, WAVES.index("R")]).all()
 
 
 def test_simulated_ecg_is_of_human_size(bank):
@@ -241,9 +237,7 @@ def train_student(windows, n_epochs=9, batch=64, crop=250):
     signal, target = torch.tensor(windows.signal_mv / deviation), torch.tensor(windows.targets)
     net = Cnn1d(12, 5, 1000, (50, 150, 300)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 3e-3, total_steps=n_epochs * (len(train) // batch)
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=n_epochs * (len(train) // batch))
     for _ in range(n_epochs):
         for rows in torch.tensor(train)[torch.randperm(len(train))].split(batch)[: len(train) // batch]:
             first = int(torch.randint(1000 - crop + 1, ()))

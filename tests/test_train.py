@@ -41,9 +41,7 @@ def job_config(folder: Path, name: str, *overrides: str) -> DictConfig:
         floats=str(folder / "floats"),
         output=str(folder / name),
     )
-    config.tracking.update(
-        tracking_uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_location=str(folder / "mlruns")
-    )
+    config.tracking.update(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_location=str(folder / "mlruns"))
     return config
 
 

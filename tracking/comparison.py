@@ -79,9 +79,7 @@ def compare_with(row: Row, reference: Row, a: Predictions, b: Predictions) -> li
     ]
 
 
-def refer_to(
-    row: Row, reference: Row, a: Predictions, b: Predictions, n_resamples: int = 2000, seed: int = 0
-) -> Row:
+def refer_to(row: Row, reference: Row, a: Predictions, b: Predictions, n_resamples: int = 2000, seed: int = 0) -> Row:
     """Row with differences to another reference; the gate's verdict, which was about its own, is left out.
 
     Parameters and errors as in `compare_with` and `tracking.statistics.paired_bootstrap`.
@@ -114,9 +112,7 @@ def tabulate_comparisons(comparisons: Sequence[ClassComparison]) -> TableText:
     cells = [
         (
             *(item.name, item.reference, item.class_name, format_estimate(item.delta, difference=True)),
-            format_estimate(
-                Estimate(item.delong.difference, item.delong.low, item.delong.high), difference=True
-            ),
+            format_estimate(Estimate(item.delong.difference, item.delong.low, item.delong.high), difference=True),
             f"{item.delong.p:.3g}",
             str(item.mcnemar.only_a_right),
             str(item.mcnemar.only_b_right),
@@ -124,9 +120,7 @@ def tabulate_comparisons(comparisons: Sequence[ClassComparison]) -> TableText:
         )
         for item in comparisons
     ]
-    return TableText(
-        header, cells, "p values are not corrected for the number of comparisons" if cells else ""
-    )
+    return TableText(header, cells, "p values are not corrected for the number of comparisons" if cells else "")
 
 
 def find_reference(rows: Sequence[Row], wanted: str) -> Row | None:
@@ -140,9 +134,7 @@ def find_reference(rows: Sequence[Row], wanted: str) -> Row | None:
     found = [row for row in rows if row.run_id == wanted] or [row for row in rows if row.name == wanted]
     if len(found) > 1:
         listed = ", ".join(str(row.run_id) for row in found)
-        raise ComparisonRefused(
-            f"{len(found)} rows are named {wanted!r}; give one of their run ids: {listed}"
-        )
+        raise ComparisonRefused(f"{len(found)} rows are named {wanted!r}; give one of their run ids: {listed}")
     return found[0] if found else None
 
 

@@ -126,9 +126,7 @@ def open_experiment(client: "MlflowClient", uri: str, name: str, artifact_locati
         return retry(find_or_create, what, waits_s=())
 
 
-def retry(
-    call: Callable[[], Result], what: str, *, hint: str = "", waits_s: Iterable[float] = RETRY_WAITS_S
-) -> Result:
+def retry(call: Callable[[], Result], what: str, *, hint: str = "", waits_s: Iterable[float] = RETRY_WAITS_S) -> Result:
     """Call until it works; errors that another attempt cannot mend are raised at once.
 
     Parameters

@@ -80,8 +80,7 @@ class MlflowLogger(Logger):
 
         now = int(time.time() * 1000)
         self._buffer += [
-            Metric(re.sub(r"[^\w\-./ ]", "_", name), float(value), now, step or 0)
-            for name, value in metrics.items()
+            Metric(re.sub(r"[^\w\-./ ]", "_", name), float(value), now, step or 0) for name, value in metrics.items()
         ]
         waited = time.monotonic() - self._last
         full = not self._failing and len(self._buffer) >= self._flush_metrics
@@ -114,9 +113,7 @@ class MlflowLogger(Logger):
     def finalize(self, status: str) -> None:
         """Write the rest, with several attempts; the run itself is closed by whoever opened it."""
         if self._buffer and not self.flush():
-            LOGGER.error(
-                "%d training metrics of run %s could not be written", len(self._buffer), self._run_id
-            )
+            LOGGER.error("%d training metrics of run %s could not be written", len(self._buffer), self._run_id)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

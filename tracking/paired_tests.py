@@ -114,9 +114,7 @@ def mcnemar(
     truth = targets > 0
     a_right, b_right = a_decisions == truth, b_decisions == truth
     results = []
-    for only_a, only_b in zip(
-        (a_right & ~b_right).sum(axis=0), (b_right & ~a_right).sum(axis=0), strict=True
-    ):
+    for only_a, only_b in zip((a_right & ~b_right).sum(axis=0), (b_right & ~a_right).sum(axis=0), strict=True):
         total = int(only_a + only_b)
         p = float(stats.binomtest(int(only_a), total).pvalue) if total else 1.0
         results.append(McnemarResult(int(only_a), int(only_b), p))

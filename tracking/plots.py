@@ -50,9 +50,7 @@ def tradeoff_figure(rows: Sequence[Row], metric: str = "test/auroc_macro") -> Fi
     ValueError
         If no row has both.
     """
-    drawn = [
-        (row.size_bytes, row.metrics[metric], row) for row in rows if row.size_bytes and metric in row.metrics
-    ]
+    drawn = [(row.size_bytes, row.metrics[metric], row) for row in rows if row.size_bytes and metric in row.metrics]
     if not drawn:
         raise ValueError(f"none of the {len(rows)} rows has both size_bytes and {metric!r}: nothing to plot")
     synthetic = "synthetic data" if any(row.data == "synthetic" for *_, row in drawn) else ""
@@ -67,13 +65,9 @@ def tradeoff_figure(rows: Sequence[Row], metric: str = "test/auroc_macro") -> Fi
         if np.isfinite([estimate.low, estimate.high]).all():
             axes.vlines(size, estimate.low, estimate.high, color="0.6", linewidth=0.8, zorder=1)
         known = row.latency_ms_p50 is not None
-        colour = (
-            {"c": [row.latency_ms_p50], "vmin": limits[0], "vmax": limits[1]} if known else {"color": "0.5"}
-        )
+        colour = {"c": [row.latency_ms_p50], "vmin": limits[0], "vmax": limits[1]} if known else {"color": "0.5"}
         label = f"{number}  {row.model} {row.recipe} {row.precision}"
-        marker = axes.scatter(
-            [size], [estimate.value], marker=MARKERS[row.role], s=40, zorder=2, label=label, **colour
-        )
+        marker = axes.scatter([size], [estimate.value], marker=MARKERS[row.role], s=40, zorder=2, label=label, **colour)
         points = marker if known else points
         axes.annotate(str(number), (size, estimate.value), (6, 4), textcoords="offset points", fontsize=8)
     # Names stand below the axes: beside their points they would cover one another.
@@ -102,9 +96,7 @@ def _classes(predictions: Predictions) -> list[tuple[str, NDArray[np.bool_], NDA
     ]
 
 
-def _calls(
-    targets: NDArray[np.bool_], scores: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _calls(targets: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Count positives among the called records, and called records, from the highest threshold down."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))

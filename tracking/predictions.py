@@ -53,9 +53,7 @@ class Predictions:
                 raise ValueError(f"{name} has shape {getattr(self, name).shape}, expected {expected}")
         ids, counts = np.unique(self.record_ids, return_counts=True)
         if (counts > 1).any():
-            raise ValueError(
-                f"record id {str(ids[counts > 1][0])!r} stands {counts.max()} times; ids must be unique"
-            )
+            raise ValueError(f"record id {str(ids[counts > 1][0])!r} stands {counts.max()} times; ids must be unique")
         _refuse(~np.isin(self.targets, (0, 1)), self, self.targets, "target", "0 or 1")
         outside = ~((self.probabilities >= 0) & (self.probabilities <= 1))
         _refuse(outside, self, self.probabilities, "probability", "a number in [0, 1]")

@@ -105,9 +105,7 @@ def row_from_dict(values: Mapping[str, Any]) -> Row:
     known = {item.name for item in fields(Row)}
     name = values.get("name")
     if unknown := sorted(set(values) - known):
-        raise ValueError(
-            f"row {name!r} has unknown fields {unknown}: written by a newer version of this project?"
-        )
+        raise ValueError(f"row {name!r} has unknown fields {unknown}: written by a newer version of this project?")
     content = dict(values)
     for key in ("metrics", "delta"):
         content[key] = {metric: _estimate(item) for metric, item in (content.get(key) or {}).items()}

@@ -169,9 +169,7 @@ def align(a: Predictions, b: Predictions) -> Predictions:
             f"cannot pair predictions: {int(differ.sum())} records have other targets, "
             f"the first is {str(a.record_ids[differ][0])!r}"
         )
-    return Predictions(
-        a.record_ids, a.subject_ids, a.targets, b.probabilities[position], b.class_names, b.thresholds
-    )
+    return Predictions(a.record_ids, a.subject_ids, a.targets, b.probabilities[position], b.class_names, b.thresholds)
 
 
 def _draw(rng: np.random.Generator, n_resamples: int, n_subjects: int) -> NDArray[np.int32]:

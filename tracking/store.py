@@ -63,9 +63,7 @@ class OpenRun:
         with open_run(store.client, store.experiment_id, name, self.group, params, nested) as run_id:
             yield OpenRun(store, run_id, name, self.group)
 
-    def write(
-        self, *, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None
-    ) -> None:
+    def write(self, *, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None) -> None:
         """Add params and tags to the run; errors as in `Store.log_row`."""
         what = f"write to run {self.name!r}"
         write_batch(self.store.client, self.run_id, params=params, tags=tags, what=what, hint=KEPT)

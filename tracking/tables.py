@@ -37,9 +37,7 @@ class TableText:
     caption: str = ""
 
 
-def tabulate_rows(
-    rows: Sequence[Row], *, metric: str = "test/auroc_macro", only_differing: bool = False
-) -> TableText:
+def tabulate_rows(rows: Sequence[Row], *, metric: str = "test/auroc_macro", only_differing: bool = False) -> TableText:
     """Lay rows out in columns.
 
     Parameters
@@ -98,9 +96,7 @@ def format_estimate(estimate: Estimate | None, *, difference: bool = False) -> s
 
 def to_rich(table: TableText, title: str = "") -> Table:
     """Table for a rich console; nothing in it is read as markup."""
-    rich = Table(
-        box=box.SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False
-    )
+    rich = Table(box=box.SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False)
     if table.caption:
         rich.caption, rich.caption_justify = Text(table.caption), "left"
     for name in table.header:

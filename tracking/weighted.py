@@ -40,9 +40,7 @@ def weighted_auroc(targets: NDArray[np.floating], scores: NDArray[np.floating], 
         return 0.5 * np.einsum("ij,ij->j", own, placed) / (own.sum(axis=0) * below[-1])
 
 
-def weighted_average_precision(
-    targets: NDArray[np.floating], scores: NDArray[np.floating], weights: Floats
-) -> Floats:
+def weighted_average_precision(targets: NDArray[np.floating], scores: NDArray[np.floating], weights: Floats) -> Floats:
     """Average precision of one class: precision at every distinct score, weighted by the gain in recall.
 
     Parameters and return value as in `weighted_auroc`; NaN where positives have no weight.
