@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from datamodules.cache import allocate_array, cached_directory, content_digest
 from datamodules.physionet import download_files
+from datamodules.processes import count_cores
 from datamodules.ptbxl_index import STATEMENTS_CSV, TABLE_CSV, PtbxlIndex, read_index
 from datamodules.records import EcgRecord, EcgWindows
 from datamodules.wfdb_signal import read_wfdb_signal
@@ -203,17 +204,13 @@ def _build(
     spec = CopySpec(signal_path, offset, float(fs), lead_names, n_samples)
     records = [(record, str(root / path)) for record, path in zip(index.record_ids, index.paths, strict=True)]
     if workers is None:
-        workers = min(_count_cores(), math.ceil(len(records) / RECORDS_PER_WORKER))
+        workers = min(count_cores(), math.ceil(len(records) / RECORDS_PER_WORKER))
     log.info("caching %d PTB-XL records of %g Hz with %d processes", len(records), fs, workers)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"PTB-XL {fs} Hz: caching records", total=len(records))
         copied = copy_records(spec, records, workers=workers, progress=lambda n: bar.advance(task, n))
     save_windows(target, index, float(fs), lead_names, copied)
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _report_flat_leads(directory: Path, flat_leads: Literal["keep", "error"]) -> None:

@@ -4,8 +4,10 @@ Only NumPy and wfdb are imported here, and wfdb late: reader processes start qui
 cache does not pay for it.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,3 +130,18 @@ def _check_samples(record: Any, record_id: str) -> None:
                 f"record {record_id!r}, lead {name!r}: {int(count)} samples are missing (NaN), expected none:"
                 f" repair the record or take it out of ptbxl_database.csv"
             )
+
+
+@functools.cache
+def speed_up_headers() -> None:
+    """Make wfdb read headers five times as fast, for the rest of this process; for reader processes.
+
+    wfdb 4.3 looks up some 240 field properties per 12-lead header in a DataFrame: four fifths of the time that
+    reading a record takes. The same tables as dicts give the same header.
+    """
+    from wfdb.io import _header
+
+    for name in ("RECORD_SPECS", "SIGNAL_SPECS"):
+        table = getattr(_header, name)
+        cells = {(row, column): table.at[row, column] for row in table.index for column in table.columns}
+        setattr(_header, name, SimpleNamespace(index=list(table.index), loc=cells))

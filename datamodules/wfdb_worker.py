@@ -1,28 +1,14 @@
-"""Copy WFDB records into one array on disk, in this process or in several.
+"""Copy WFDB records into one array on disk, in this process or in several."""
 
-The processes are plain children that talk over pipes, not ``multiprocessing`` ones: a fork would copy the
-thread pools of a loaded torch, and a spawn would import the caller's main script, torch included, once per
-process.
-"""
-
-import contextlib
 import hashlib
-import os
-import pickle
-import queue
-import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
-from datamodules.wfdb_signal import read_wfdb_signal
+from datamodules.processes import run_tasks
+from datamodules.wfdb_signal import read_wfdb_signal, speed_up_headers
 
 CHUNK = 64  # records per request: enough to hide the pipe, little enough for a smooth progress bar
 
@@ -114,32 +100,27 @@ def copy_records(
     RuntimeError
         If a reader process died.
     """
-    requests: queue.SimpleQueue[CopyRequest] = queue.SimpleQueue()
-    for first in range(0, len(records), CHUNK):
-        requests.put(CopyRequest(first, tuple(records[first : first + CHUNK])))
+    requests = [
+        (spec, CopyRequest(first, tuple(records[first : first + CHUNK]))) for first in range(0, len(records), CHUNK)
+    ]
+    copy = _copy if workers <= 1 else _copy_in_reader
     copied: list[CopiedRecord] = []
 
     def collect(done: list[CopiedRecord]) -> None:
         copied.extend(done)
         progress(len(done))
 
-    if workers <= 1:
-        for request in _drain(requests):
-            collect(_copy(spec, request))
-    else:
-        _copy_in_processes(spec, requests, workers, collect)
+    run_tasks(copy, requests, workers=workers, collect=collect)
     return sorted(copied, key=lambda record: record.row)
 
 
-def _drain(requests: "queue.SimpleQueue[CopyRequest]") -> Iterator[CopyRequest]:
-    while True:
-        try:
-            yield requests.get_nowait()
-        except queue.Empty:
-            return
+def _copy_in_reader(task: tuple[CopySpec, CopyRequest]) -> list[CopiedRecord]:
+    speed_up_headers()
+    return _copy(task)
 
 
-def _copy(spec: CopySpec, request: CopyRequest) -> list[CopiedRecord]:
+def _copy(task: tuple[CopySpec, CopyRequest]) -> list[CopiedRecord]:
+    spec, request = task
     block = np.empty((len(request.records), len(spec.lead_names), spec.n_samples), dtype="<f4")
     done = []
     for position, (record_id, path) in enumerate(request.records):
@@ -165,98 +146,3 @@ def _copy(spec: CopySpec, request: CopyRequest) -> list[CopiedRecord]:
         while rest:
             rest = rest[file.write(rest) :]
     return done
-
-
-def _copy_in_processes(
-    spec: CopySpec,
-    requests: "queue.SimpleQueue[CopyRequest]",
-    workers: int,
-    collect: Callable[[list[CopiedRecord]], None],
-) -> None:
-    failures: list[Exception] = []
-    lock = threading.Lock()
-
-    def drive(process: "subprocess.Popen[bytes]") -> None:
-        try:
-            for request in _drain(requests):
-                if failures:
-                    return
-                answer = _ask(process, (spec, request))
-                if isinstance(answer, Exception):
-                    raise answer
-                with lock:
-                    collect(answer)
-        except Exception as error:
-            failures.append(error)
-
-    with contextlib.ExitStack() as stack:
-        processes = [stack.enter_context(_reader_process()) for _ in range(workers)]
-        threads = [threading.Thread(target=drive, args=(process,), daemon=True) for process in processes]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    if failures:
-        raise failures[0]
-
-
-@contextlib.contextmanager
-def _reader_process() -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import main; main()"],
-        cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        yield process
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()  # type: ignore[union-attr]
-        process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
-
-
-def _ask(process: "subprocess.Popen[bytes]", message: object) -> Any:
-    try:
-        pickle.dump(message, process.stdin)  # type: ignore[arg-type]
-        process.stdin.flush()  # type: ignore[union-attr]
-        return pickle.load(process.stdout)  # type: ignore[arg-type]
-    except (BrokenPipeError, EOFError) as error:
-        raise RuntimeError(f"a reader process died (exit code {process.wait()}): see its message above") from error
-
-
-def _speed_up_headers() -> None:
-    # wfdb 4.3 looks up some 240 field properties per 12-lead header in a DataFrame: four fifths of the time
-    # that reading a record takes. The same tables as dicts give the same header. Only reader processes do it,
-    # so nobody else sees the change.
-    from wfdb.io import _header
-
-    for name in ("RECORD_SPECS", "SIGNAL_SPECS"):
-        table = getattr(_header, name)
-        cells = {(row, column): table.at[row, column] for row in table.index for column in table.columns}
-        setattr(_header, name, SimpleNamespace(index=list(table.index), loc=cells))
-
-
-def main() -> None:
-    """Serve copy requests from standard input until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and closes the pipes
-    _speed_up_headers()
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not end up between the answers
-    while True:
-        try:
-            spec, request = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        answer: object
-        try:
-            answer = _copy(spec, request)
-        except Exception as error:
-            answer = error
-        pickle.dump(answer, answers)
-        answers.flush()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import wfdb
 
-from datamodules import wfdb_worker
+from datamodules import processes, wfdb_worker
 from datamodules.ptbxl import load_ptbxl, read_ptbxl
 from datamodules.ptbxl_index import read_index
 from tests.ptbxl_files import (
@@ -132,7 +132,7 @@ def test_ptbxl_reader_processes_pass_errors_on_and_end(root, cache, monkeypatch)
 
 
 def test_ptbxl_reader_process_that_dies_is_reported(original, cache, monkeypatch):
-    monkeypatch.setattr(wfdb_worker.sys, "executable", "/bin/false")
+    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match=r"reader process died \(exit code 1\)"):
         load(original, cache, workers=2)
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
