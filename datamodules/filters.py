@@ -1,0 +1,152 @@
+"""Filters for single-lead Holter signals: mean removal, band-pass, wavelet denoising; each can be left out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What is done to a signal before beats are cut out of it, in this order.
+
+    Attributes
+    ----------
+    subtract_mean : bool
+        Subtract the mean of each lead.
+    band_pass : bool
+        Butterworth band-pass, run forwards and backwards, so without a phase.
+    low_hz, high_hz : float
+        Its edges in Hz.
+    order : int
+        Its order, per direction. The paper names none.
+    wavelet : bool
+        Soft-threshold the details of a discrete wavelet transform, see `shrink_wavelet`.
+    wavelet_name : str
+        Wavelet of pywavelets.
+    levels : int
+        Levels of the transform.
+    """
+
+    subtract_mean: bool = True
+    band_pass: bool = True
+    low_hz: float = 0.5
+    high_hz: float = 50.0
+    order: int = 2
+    wavelet: bool = True
+    wavelet_name: str = "db4"
+    levels: int = 5
+
+
+def apply_filters(signal_mv: NDArray[np.floating], fs: float, filters: Filters) -> NDArray[np.float64]:
+    """Filter a signal.
+
+    Parameters
+    ----------
+    signal_mv : ndarray, shape (..., time)
+        Signal without missing values; left as it is.
+    fs : float
+        Sampling frequency in Hz.
+    filters : Filters
+        What to do.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., time)
+        The filtered signal.
+
+    Raises
+    ------
+    ValueError
+        If the band does not fit the sampling frequency, the signal is too short, or it holds NaN.
+    """
+    filtered = np.array(signal_mv, dtype=np.float64)
+    if not np.isfinite(filtered).all():
+        raise ValueError("the signal holds NaN or infinite values, expected none: bridge missing samples first")
+    if filters.subtract_mean:
+        filtered -= filtered.mean(axis=-1, keepdims=True)
+    if filters.band_pass:
+        filtered = pass_band(filtered, fs, filters.low_hz, filters.high_hz, filters.order)
+    if filters.wavelet:
+        filtered = shrink_wavelet(filtered, filters.wavelet_name, filters.levels)
+    return filtered
+
+
+def pass_band(signal: NDArray[np.float64], fs: float, low_hz: float, high_hz: float, order: int) -> NDArray[np.float64]:
+    """Band-pass a signal without shifting it: a Butterworth filter, forwards and backwards.
+
+    Parameters
+    ----------
+    signal : ndarray of float64, shape (..., time)
+        The signal.
+    fs, low_hz, high_hz : float
+        Sampling frequency and edges in Hz.
+    order : int
+        Order of the filter, per direction.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., time)
+        The part within the band.
+
+    Raises
+    ------
+    ValueError
+        If the edges do not fit the sampling frequency, or the signal is too short for the filter.
+    """
+    from scipy.signal import butter, sosfiltfilt
+
+    if not 0 < low_hz < high_hz < fs / 2:
+        raise ValueError(
+            f"the band of {low_hz!r} to {high_hz!r} Hz does not fit fs {fs!r} Hz, expected 0 < low < high < {fs / 2:g}:"
+            f" change datamodule.source.filters"
+        )
+    sos = butter(order, [low_hz, high_hz], "bandpass", fs=fs, output="sos")
+    padding = 3 * (2 * len(sos) + 1)  # what sosfiltfilt needs
+    if signal.shape[-1] <= padding:
+        raise ValueError(f"the signal has {signal.shape[-1]} samples, expected more than {padding} to filter it")
+    return np.asarray(sosfiltfilt(sos, signal, axis=-1))
+
+
+def shrink_wavelet(signal: NDArray[np.float64], wavelet: str = "db4", levels: int = 5) -> NDArray[np.float64]:
+    """Denoise by soft thresholding of wavelet details, with the universal threshold.
+
+    The threshold is sigma * sqrt(2 ln n) for n samples, and sigma the median absolute detail of the finest level
+    over 0.6745 (Donoho & Johnstone 1994, 10.1093/biomet/81.3.425), per lead. The approximation is left alone.
+
+    Parameters
+    ----------
+    signal : ndarray of float64, shape (..., time)
+        The signal.
+    wavelet : str
+        Wavelet of pywavelets.
+    levels : int
+        Levels of the transform.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., time)
+        The denoised signal.
+
+    Raises
+    ------
+    ValueError
+        If the signal is too short for so many levels.
+    """
+    import pywt
+
+    n_samples = signal.shape[-1]
+    most = pywt.dwt_max_level(n_samples, pywt.Wavelet(wavelet).dec_len)
+    if levels > most:
+        raise ValueError(
+            f"the signal has {n_samples} samples, enough for {most} wavelet levels, expected {levels!r}"
+            f" (datamodule.source.filters.levels)"
+        )
+    coefficients = pywt.wavedec(signal, wavelet, level=levels, axis=-1)
+    sigma = np.median(np.abs(coefficients[-1]), axis=-1, keepdims=True) / 0.6745
+    threshold = sigma * np.sqrt(2 * np.log(n_samples))
+    for level in range(1, len(coefficients)):
+        details = coefficients[level]
+        # What soft thresholding takes away is the detail, clipped.
+        coefficients[level] = details - np.clip(details, -threshold, threshold)
+    return np.asarray(pywt.waverec(coefficients, wavelet, axis=-1)[..., :n_samples])

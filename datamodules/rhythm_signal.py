@@ -1,0 +1,160 @@
+"""Leads of long WFDB records: chosen by name, in mV, with the stretches that hold no usable signal marked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Value that stands for "no value", https://physionet.org/physiotools/wag/signal-5.htm.
+_INVALID = {"212": -2048, "16": -32768, "310": -512, "311": -512, "80": -128, "24": -(2**23), "32": -(2**31)}
+FLAT_S = 0.5  # longer than any isoelectric line that a resolution of 5 uV leaves without a change
+CLIPPED_S = 0.02  # an R peak touches the end of the range for a sample or two; a saturated amplifier stays
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class LeadSignal:
+    """Some leads of one record.
+
+    Attributes
+    ----------
+    signal_mv : ndarray of float32, shape (leads, time)
+        Signal in mV; missing samples are bridged by a straight line, so that filters can pass.
+    bad : ndarray of bool, shape (time,)
+        Samples without a usable value in any of the leads: missing, saturated or flat.
+    n_missing, n_saturated, n_flat : int
+        Samples of each kind, summed over the leads.
+    """
+
+    signal_mv: NDArray[np.float32]
+    bad: NDArray[np.bool_]
+    n_missing: int
+    n_saturated: int
+    n_flat: int
+
+
+class LeadNotFoundError(ValueError):
+    """A record does not have the lead that was asked for."""
+
+
+def read_leads(path: Path | str, *, record_id: str, fs: float, lead_names: Sequence[str]) -> LeadSignal:
+    """Read the named leads of one record, checksums verified.
+
+    Parameters
+    ----------
+    path : Path or str
+        Record, without extension.
+    record_id : str
+        Named in errors.
+    fs : float
+        Expected sampling frequency in Hz.
+    lead_names : sequence of str
+        Leads to return, found by name, never by position.
+
+    Returns
+    -------
+    LeadSignal
+        The leads in mV.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the signal file is missing.
+    LeadNotFoundError
+        If a lead is missing or named otherwise.
+    ValueError
+        If the record cannot be decoded, or frequency, units or checksums are not as expected.
+    """
+    import wfdb
+
+    header = wfdb.rdheader(str(path))
+    names = list(header.sig_name or ())
+    if missing := [name for name in lead_names if names.count(name) != 1]:
+        raise LeadNotFoundError(
+            f"record {record_id!r} has leads {names!r}, expected each of {list(lead_names)!r} once"
+            f" (datamodule.lead_names); missing: {missing!r}. Choose a lead that all records have, or go on without"
+            f" this record with datamodule.missing=skip"
+        )
+    channels = [names.index(name) for name in lead_names]
+    try:
+        record = wfdb.rdrecord(str(path), channels=channels, physical=False, return_res=16)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"record {record_id!r} ({path}) cannot be decoded: {error}. Its signal file may be truncated: get the"
+            f" record again"
+        ) from error
+    _check(record, record_id, fs)
+    leads = [_convert(record, lead) for lead in range(len(channels))]
+    return LeadSignal(
+        signal_mv=np.stack([signal for signal, _, _, _ in leads]),
+        bad=np.any([missing | saturated | flat for _, missing, saturated, flat in leads], axis=0),
+        n_missing=sum(int(missing.sum()) for _, missing, _, _ in leads),
+        n_saturated=sum(int(saturated.sum()) for _, _, saturated, _ in leads),
+        n_flat=sum(int(flat.sum()) for _, _, _, flat in leads),
+    )
+
+
+def find_runs(same: NDArray[np.bool_], at_least: int) -> NDArray[np.bool_]:
+    """Keep those runs of true values that are long enough.
+
+    Parameters
+    ----------
+    same : ndarray of bool, shape (n,)
+        Runs and what lies between them.
+    at_least : int
+        Shortest run to keep.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True within the runs that were kept.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]])))
+    starts, stops = edges[::2], edges[1::2]
+    kept = np.zeros(len(same) + 1, dtype=np.int8)
+    long = stops - starts >= at_least
+    kept[starts[long]] = 1
+    kept[stops[long]] -= 1
+    return np.cumsum(kept[:-1], dtype=np.int8).astype(bool)
+
+
+def _check(record: Any, record_id: str, fs: float) -> None:
+    if record.fs != fs:
+        raise ValueError(
+            f"record {record_id!r} has fs {record.fs!r} Hz, expected {fs!r} Hz (datamodule.fs): set the one or get"
+            f" the other records"
+        )
+    sums = record.d_signal.sum(axis=0, dtype=np.int64) & 0xFFFF
+    for name, units, found, stated in zip(record.sig_name, record.units, sums, record.checksum, strict=True):
+        if units != "mV":
+            raise ValueError(f"record {record_id!r}, lead {name!r} has units {units!r}, expected 'mV': convert it")
+        if stated is not None and int(found) != stated & 0xFFFF:
+            raise ValueError(
+                f"record {record_id!r}, lead {name!r}: checksum of the samples is {int(found)}, the header says"
+                f" {stated!r}: signal or header is damaged, get the record again"
+            )
+
+
+def _convert(
+    record: Any, lead: int
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return signal in mV, and where it is missing, saturated and flat."""
+    digital = np.ascontiguousarray(record.d_signal[:, lead])
+    half = 1 << (int(record.adc_res[lead]) or 12) - 1
+    zero = int(record.adc_zero[lead] or 0)
+    missing = digital == _INVALID.get(record.fmt[lead], -(2**31))
+    at_limit = ((digital >= zero + half - 1) | (digital <= zero - half)) & ~missing
+    still = np.concatenate([[False], digital[1:] == digital[:-1]])
+    # A run of n equal samples is n - 1 that repeat the one before; the first of them is marked too.
+    flat = find_runs(still, max(1, round(FLAT_S * record.fs) - 1))
+    flat[:-1] |= flat[1:]
+    signal_mv = ((digital - np.float32(record.baseline[lead])) / np.float32(record.adc_gain[lead])).astype(np.float32)
+    if missing.all():
+        signal_mv[:] = 0
+    elif missing.any():
+        signal_mv[missing] = np.interp(np.flatnonzero(missing), np.flatnonzero(~missing), signal_mv[~missing])
+    return signal_mv, missing, find_runs(at_limit, max(2, round(CLIPPED_S * record.fs))), flat & ~missing

@@ -1,0 +1,146 @@
+"""R peaks: detection by Pan and Tompkins' method, and the correction of annotated beats by it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.filters import pass_band
+
+Detector = Callable[[NDArray[np.float64], float], NDArray[np.int64]]
+"""Finds QRS complexes: signal (time,) and fs in Hz -> sample positions, increasing."""
+
+MATCH_S = 0.15
+"""How far a detection may lie from the beat that it confirms: the window of ANSI/AAMI EC57."""
+
+# A detection marks the end of the moving window over the QRS complex: its R peak lies before it.
+_SEARCH_BEFORE_S, _SEARCH_AFTER_S = 0.12, 0.05
+_DETECTION_BAND_HZ = (5.0, 15.0)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class CorrectedBeats:
+    """Annotated beats after the comparison with detections.
+
+    Attributes
+    ----------
+    rpeaks : ndarray of int64, shape (n,)
+        Sample position of each beat, strictly increasing.
+    confirmed : ndarray of bool, shape (n,)
+        Whether a detection confirms the beat.
+    n_moved : int
+        Beats whose position changed.
+    n_repeated : int
+        Annotations left out because another one is nearer to the same QRS complex.
+    """
+
+    rpeaks: NDArray[np.int64]
+    confirmed: NDArray[np.bool_]
+    n_moved: int
+    n_repeated: int
+
+
+def detect_pan_tompkins(signal: NDArray[np.float64], fs: float) -> NDArray[np.int64]:
+    """Detect QRS complexes with neurokit2's version of Pan & Tompkins 1985 (10.1109/TBME.1985.325532).
+
+    Parameters
+    ----------
+    signal : ndarray of float64, shape (time,)
+        One lead.
+    fs : float
+        Sampling frequency in Hz.
+
+    Returns
+    -------
+    ndarray of int64
+        Sample positions of the detections, increasing; they trail the R peaks by up to 0.12 s.
+    """
+    from neurokit2.ecg import ecg_findpeaks
+
+    banded = pass_band(signal, fs, *_DETECTION_BAND_HZ, order=1)
+    found = ecg_findpeaks(banded, sampling_rate=fs, method="pantompkins1985")["ECG_R_Peaks"]
+    return np.unique(np.asarray(found, dtype=np.int64))
+
+
+def locate_rpeaks(signal: NDArray[np.float64], detections: NDArray[np.int64], fs: float) -> NDArray[np.int64]:
+    """Move each detection to the R peak that it stands for.
+
+    The R peak is the extremum from 0.12 s before to 0.05 s after the detection, on that side of zero to which most
+    QRS complexes of the record point: one side for the whole record, so that beats are aligned alike.
+
+    Parameters
+    ----------
+    signal : ndarray of float64, shape (time,)
+        Filtered lead.
+    detections : ndarray of int64, shape (n,)
+        Sample positions.
+    fs : float
+        Sampling frequency in Hz.
+
+    Returns
+    -------
+    ndarray of int64
+        Sample positions of the R peaks, increasing, each once.
+    """
+    if len(detections) == 0:
+        return detections
+    offsets = np.arange(-round(_SEARCH_BEFORE_S * fs), round(_SEARCH_AFTER_S * fs) + 1)
+    around = np.clip(detections[:, None] + offsets, 0, len(signal) - 1)
+    values = signal[around]
+    upright = np.median(values.max(axis=1)) >= np.median(-values.min(axis=1))
+    best = (values if upright else -values).argmax(axis=1)
+    return np.unique(around[np.arange(len(around)), best])
+
+
+def correct_beats(
+    beats: NDArray[np.int64], rpeaks: NDArray[np.int64], fs: float, match_s: float = MATCH_S
+) -> CorrectedBeats:
+    """Correct annotated beats by detected R peaks.
+
+    A beat goes to the nearest detected R peak within ``match_s``. Where several do, the nearest beat has it and the
+    others, second annotations of one QRS complex, are left out. A beat without such a peak stays where it is, as
+    the neighbour of others, but is not confirmed. Detections that no annotation is near to are ignored: the
+    annotations say what a beat is.
+
+    Parameters
+    ----------
+    beats : ndarray of int64, shape (n,)
+        Annotated sample positions, strictly increasing.
+    rpeaks : ndarray of int64, shape (m,)
+        Detected R peaks, strictly increasing.
+    fs : float
+        Sampling frequency in Hz.
+    match_s : float
+        Largest distance in seconds.
+
+    Returns
+    -------
+    CorrectedBeats
+        Positions and what was done to them.
+    """
+    if len(beats) == 0 or len(rpeaks) == 0:
+        return CorrectedBeats(beats, np.zeros(len(beats), dtype=bool), 0, 0)
+    after = np.clip(np.searchsorted(rpeaks, beats), 1, max(1, len(rpeaks) - 1))
+    before = after - 1
+    after = np.minimum(after, len(rpeaks) - 1)
+    nearest = np.where(beats - rpeaks[before] <= rpeaks[after] - beats, before, after)
+    distance = np.abs(rpeaks[nearest] - beats)
+    confirmed = distance <= match_s * fs
+    # The nearest beat first, so that `unique` finds it as the owner of its peak.
+    candidates = np.flatnonzero(confirmed)
+    candidates = candidates[np.argsort(distance[candidates], kind="stable")]
+    owners = candidates[np.unique(nearest[candidates], return_index=True)[1]]
+    repeated = confirmed.copy()
+    repeated[owners] = False
+    corrected = np.where(confirmed, rpeaks[nearest], beats)
+    # An unconfirmed beat right on a corrected one, or behind it, is the same QRS complex.
+    kept = np.flatnonzero(~repeated)
+    order = kept[np.lexsort((~confirmed[kept], corrected[kept]))]
+    order = order[np.diff(corrected[order], prepend=-1) > 0]
+    return CorrectedBeats(
+        rpeaks=corrected[order],
+        confirmed=confirmed[order],
+        n_moved=int((corrected != beats)[order].sum()),
+        n_repeated=len(beats) - len(order),
+    )
