@@ -16,12 +16,10 @@ from datamodules.batches import Batch, EcgBatches
 from datamodules.checks import check_classes, check_windows
 from datamodules.leakage import LeakageReport, check_leakage
 from datamodules.normalize import Normalizer, digest_preprocessing, fit_normalizer
-from datamodules.records import EcgSource, EcgWindows
-from datamodules.splits import split_by_fold
+from datamodules.records import EcgSource, EcgWindows, Splitter
+from datamodules.sides import SPLITS, check_options, make_splits
 
 log = logging.getLogger(__name__)
-
-SPLITS = ("train", "val", "test")
 
 
 class EcgDataModule(pl.LightningDataModule):
@@ -42,21 +40,27 @@ class EcgDataModule(pl.LightningDataModule):
     class_names, lead_names : sequence of str
         Names of targets and leads, in order.
     fs : int
-        Sampling frequency in Hz.
+        Sampling frequency of the recordings in Hz.
     n_samples : int
-        Samples of a window; ``fs`` times its seconds.
-    folds : mapping of str to sequence of int
-        Folds of ``train``, ``val`` and ``test``.
-    batch_size : int
-        Windows per batch.
-    seed : int
-        Seed of shuffling, augmentation and calibration.
+        Samples of a window.
+    folds : mapping of str to sequence of int, optional
+        Folds of ``train``, ``val`` and ``test``, where the data set's authors made folds.
+    split : Splitter, optional
+        Makes the splits otherwise, stratified by the last class.
+    batch_size, seed : int
+        Windows per batch; seed of shuffling, augmentation and calibration.
     augment : EcgAugment, optional
         Augmentation of training batches.
     max_drop : float, optional
         Loss of the metric that compression may cost on this data; read by the gate.
+    level : {"record", "beat", "window"}
+        What one window is; part of the name of every metric.
+    leaky : bool
+        Whether the split may share records and persons; such runs are tagged.
+    pooled : bool
+        Whether figures come from the test sides of all folds together, so that a class may be absent from one.
     missing, flat_leads, download
-        See `datamodules.ptbxl.load_ptbxl`.
+        Passed to the source (``flat_leads`` if given), see `datamodules.ptbxl.load_ptbxl`.
 
     Attributes
     ----------
@@ -93,22 +97,21 @@ class EcgDataModule(pl.LightningDataModule):
         lead_names: Sequence[str],
         fs: int,
         n_samples: int,
-        folds: Mapping[str, Sequence[int]],
         batch_size: int,
         seed: int,
+        folds: Mapping[str, Sequence[int]] | None = None,
+        split: Splitter | None = None,
+        level: Literal["record", "beat", "window"] = "record",
+        leaky: bool = False,
+        pooled: bool = False,
         augment: EcgAugment | None = None,
         max_drop: float = 0.002,
         missing: Literal["error", "skip"] = "error",
-        flat_leads: Literal["keep", "error"] = "keep",
+        flat_leads: Literal["keep", "error"] | None = None,
         download: bool = False,
     ) -> None:
         super().__init__()
-        if kind not in ("real", "synthetic"):
-            raise ValueError(f"datamodule.kind is {kind!r}, expected 'real' or 'synthetic'")
-        if sorted(folds) != sorted(SPLITS):
-            raise ValueError(f"datamodule.folds has {sorted(folds)!r}, expected {sorted(SPLITS)!r}")
-        if batch_size < 1:
-            raise ValueError(f"datamodule.batch_size is {batch_size!r}, expected at least 1")
+        check_options(kind=kind, level=level, folds=folds, split=split, batch_size=batch_size)
         self.source = source
         self.name = name
         self.kind = kind
@@ -119,7 +122,11 @@ class EcgDataModule(pl.LightningDataModule):
         self.lead_names = tuple(lead_names)
         self.fs = fs
         self.n_samples = n_samples
-        self.folds = {split: list(folds[split]) for split in SPLITS}
+        self.folds = None if folds is None else {side: list(folds[side]) for side in SPLITS}
+        self.split = split
+        self.level = level
+        self.leaky = leaky
+        self.pooled = pooled
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
@@ -142,8 +149,9 @@ class EcgDataModule(pl.LightningDataModule):
         if self._windows is not None:
             return
         windows = self._load()
-        splits = split_by_fold(windows.folds, self.folds)
-        check_classes(windows, splits)
+        splits = make_splits(windows, folds=self.folds, split=self.split, leaky=self.leaky)
+        # The test sides of pooled folds are judged together.
+        check_classes(windows, {side: splits[side] for side in SPLITS if side != "test" or not self.pooled})
         if len(splits["train"]) < self.batch_size:
             raise ValueError(
                 f"datamodule.batch_size is {self.batch_size!r}, but the split 'train' has only"
@@ -157,7 +165,7 @@ class EcgDataModule(pl.LightningDataModule):
         self.preprocessing_digest = digest_preprocessing(windows, self.normalizer)
         # Last: until every check has passed, the module counts as not set up.
         self._windows = windows
-        log.info("%s: %s; records per split %s", self.name, self.counts, self.leakage.n_records)
+        log.info("%s: %s; windows per split %s", self.name, self.counts, self.leakage.n_records)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled, augmented batches; the last incomplete one is dropped."""
@@ -243,15 +251,12 @@ class EcgDataModule(pl.LightningDataModule):
         return positions, self.windows("train", positions)
 
     def _load(self) -> EcgWindows:
+        folds = self.folds and sorted({fold for wanted in self.folds.values() for fold in wanted})
+        optional = {"folds": folds, "flat_leads": self.flat_leads}
         windows = self.source(
             self.root,
-            fs=self.fs,
-            lead_names=self.lead_names,
-            class_names=self.class_names,
-            folds=sorted({fold for wanted in self.folds.values() for fold in wanted}),
-            missing=self.missing,
-            flat_leads=self.flat_leads,
-            download=self.download,
+            **{key: getattr(self, key) for key in ("fs", "lead_names", "class_names", "missing", "download")},
+            **{key: value for key, value in optional.items() if value is not None},
         )
         check_windows(windows, vars(self))
         return windows
@@ -286,6 +291,7 @@ class EcgDataModule(pl.LightningDataModule):
             class_names=windows.class_names,
             normalizer_indices=self.normalizer.indices,
             calibration_indices=calibration,
+            leaky=self.leaky,
         )
 
 

@@ -1,9 +1,8 @@
 """What a reader yields and what a data module holds: frozen records with ids, units and lead names."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,14 +38,14 @@ class EcgWindows:
     Attributes
     ----------
     signal_mv : ndarray of float32, shape (n, leads, time)
-        Signals in mV, memory-mapped where they come from the cache.
+        Signals in mV, memory-mapped where they come from the cache. Seconds where the only lead is ``RR``.
     targets : ndarray of float32, shape (n, n_classes)
         Multi-label targets, 0 or 1.
     record_ids, subject_ids : ndarray of str, shape (n,)
         Recording and person behind each window.
     folds : ndarray of int16, shape (n,)
-        Fold that the data set's authors put the window in.
-    signal_hashes : ndarray of bytes, shape (n,)
+        Fold that the data set's authors put the window in; 0 where they made none.
+    signal_hashes : ndarray of bytes or uint64, shape (n,)
         Hash of each signal; equal hashes mean equal signals.
     fs : float
         Sampling frequency in Hz.
@@ -59,6 +58,11 @@ class EcgWindows:
     lead_means_mv, lead_variances_mv2 : ndarray of float64, shape (n, leads), optional
         Mean (mV) and variance (mV squared) over time of each window and lead, kept so that normalisation
         statistics need no second pass over the signals.
+    times_s : ndarray of float64, shape (n,), optional
+        Place of each window in its record, in seconds from the start: the R peak of a beat, the first beat of a
+        window of RR intervals.
+    training_only : ndarray of bool, shape (n,), optional
+        Windows that overlap others and so serve in training alone.
     """
 
     signal_mv: NDArray[np.float32]
@@ -66,7 +70,7 @@ class EcgWindows:
     record_ids: NDArray[np.str_]
     subject_ids: NDArray[np.str_]
     folds: NDArray[np.int16]
-    signal_hashes: NDArray[np.bytes_]
+    signal_hashes: NDArray[np.bytes_] | NDArray[np.uint64]
     fs: float
     lead_names: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -74,6 +78,8 @@ class EcgWindows:
     counts: dict[str, int]
     lead_means_mv: NDArray[np.float64] | None = None
     lead_variances_mv2: NDArray[np.float64] | None = None
+    times_s: NDArray[np.float64] | None = None
+    training_only: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -81,18 +87,18 @@ class EcgWindows:
 
 
 class EcgSource(Protocol):
-    """Loads the windows of some folds, as `datamodules.ptbxl.load_ptbxl` does once its cache is bound."""
+    """Loads windows, as `datamodules.ptbxl.load_ptbxl` does once its cache is bound.
 
-    def __call__(
-        self,
-        root: Path | str,
-        *,
-        fs: int,
-        lead_names: Sequence[str],
-        class_names: Sequence[str],
-        folds: Sequence[int],
-        missing: Literal["error", "skip"],
-        flat_leads: Literal["keep", "error"],
-        download: bool,
-    ) -> EcgWindows:
+    Called with ``fs``, ``lead_names``, ``class_names``, ``missing`` and ``download``; with ``folds`` where the split
+    is by the authors' folds, and with ``flat_leads`` where that is configured.
+    """
+
+    def __call__(self, root: Path | str, **options: Any) -> EcgWindows:
         """Load the windows."""
+
+
+class Splitter(Protocol):
+    """Makes the splits, as the functions of `datamodules.splits` do once their options are bound."""
+
+    def __call__(self, subject_ids: NDArray[np.str_], labels: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
+        """Return the positions of ``train``, ``val`` and ``test``, from subject and label of each window."""
