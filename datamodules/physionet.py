@@ -6,7 +6,7 @@ import logging
 import posixpath
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,6 +59,49 @@ def download_files(database: str, version: str, root: Path, names: Collection[st
         if wanted:
             _fetch_all(f"{database}/{version}", root, wanted)
     return len(wanted)
+
+
+def download_matching(database: str | None, version: str | None, root: Path, suffixes: Sequence[str]) -> int:
+    """Fetch the files of a data base's top folder that end like this, and its list of records.
+
+    The published list of checksums says which files there are; it is kept in ``root``.
+
+    Parameters
+    ----------
+    database, version : str or None
+        PhysioNet's short name of the data base, and its version.
+    root : Path
+        Target folder; made if absent.
+    suffixes : sequence of str
+        Ends of the file names, with the dot.
+
+    Returns
+    -------
+    int
+        Number of files fetched.
+
+    Raises
+    ------
+    ValueError
+        If the data base has no name: it cannot be downloaded.
+    ChecksumError, ConnectionError
+        See `download_files`.
+    """
+    if not database or not version:
+        raise ValueError(
+            "datamodule.download is true, but datamodule.source.database or datamodule.source.version is not set:"
+            " this data set cannot be downloaded"
+        )
+    if not (root / SUMS).is_file():
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".download.lock"), contextlib.redirect_stdout(sys.stderr):
+            _fetch(f"{database}/{version}", root / ".download", SUMS, overwrite=True)
+            (root / ".download" / SUMS).replace(root / SUMS)
+            with contextlib.suppress(OSError):  # files of an interrupted download stay, to be taken up again
+                (root / ".download").rmdir()
+    listed = _read_sums(root / SUMS)
+    wanted = [name for name in listed if "/" not in name and (name == "RECORDS" or name.endswith(tuple(suffixes)))]
+    return download_files(database, version, root, wanted)
 
 
 def _fetch_all(database: str, root: Path, wanted: list[str]) -> None:

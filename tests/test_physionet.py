@@ -9,7 +9,7 @@ import pytest
 import wfdb.io.download
 from wfdb.io import _url
 
-from datamodules.physionet import ChecksumError, download_files
+from datamodules.physionet import ChecksumError, download_files, download_matching
 from datamodules.ptbxl import load_ptbxl
 from tests.ptbxl_files import write_ptbxl
 
@@ -203,3 +203,17 @@ def test_physionet_downloads_of_two_threads_do_not_mix(physionet, published, tmp
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(root / ".download")
     assert all((root / name).read_bytes() == (published / name).read_bytes() for name in names)
+
+
+def test_physionet_fetches_matching_files_of_the_top_folder(physionet, tmp_path):
+    assert download_matching("ptb-xl", "1.0.3", tmp_path / "db", (".csv", ".dat")) == 2
+    present = sorted(path.name for path in (tmp_path / "db").iterdir() if not path.name.startswith("."))
+    assert present == ["SHA256SUMS.txt", "ptbxl_database.csv", "scp_statements.csv"]
+    n_requests = len(physionet.requests)
+    assert download_matching("ptb-xl", "1.0.3", tmp_path / "db", (".csv",)) == 0
+    assert len(physionet.requests) == n_requests
+
+
+def test_physionet_needs_the_name_of_a_data_base(tmp_path):
+    with pytest.raises(ValueError, match=r"datamodule\.source\.database"):
+        download_matching(None, None, tmp_path, (".dat",))

@@ -1,0 +1,197 @@
+"""One record from signal to beats; runs in reader processes, so nothing slow is imported here."""
+
+import functools
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.beats import N_AFTER, N_BEFORE, choose_beats, iterate_beats
+from datamodules.filters import Filters, apply_filters
+from datamodules.rhythm_db import RhythmRecord
+from datamodules.rhythm_signal import LeadNotFoundError, read_leads
+from datamodules.rpeaks import Detector, correct_beats, locate_rpeaks
+from datamodules.wfdb_signal import speed_up_headers
+
+log = logging.getLogger(__name__)
+
+OTHER = "other"
+"""Class of all rhythms that have none of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeatSpec:
+    """What is done to every record; see `datamodules.rhythm_beats.load_beats`."""
+
+    fs: float
+    lead_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+    filters: Filters
+    detector: Detector
+    min_rr_s: float
+    max_rr_s: float
+    missing: Literal["error", "skip"]
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of a beat."""
+        return N_BEFORE + N_AFTER
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain data for a digest."""
+        function: Any = self.detector
+        options: dict[str, Any] = {}
+        if isinstance(function, functools.partial):
+            # A partial that binds nothing is the function itself.
+            options = {**function.keywords, **({"args": list(function.args)} if function.args else {})}
+            function = function.func
+        plain = {name: getattr(self, name) for name in ("fs", "lead_names", "class_names", "min_rr_s", "max_rr_s")}
+        detector = [function.__module__, function.__qualname__, options]
+        return {**plain, "missing": self.missing, "filters": asdict(self.filters), "detector": detector}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BeatRequest:
+    """One record, and the file that its beats go to: float32, shape (n, leads, time)."""
+
+    spec: BeatSpec
+    record: RhythmRecord
+    part: Path
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RecordBeats:
+    """What is kept of each beat besides its samples.
+
+    Attributes
+    ----------
+    record_id : str
+        The record.
+    times_s : ndarray of float64, shape (n,)
+        R peaks in seconds from the start of the record.
+    targets : ndarray of float32, shape (n, n_classes)
+        1 for the class of the rhythm at the R peak.
+    signal_hashes : ndarray of uint64, shape (n,)
+        Hash of each beat's samples.
+    lead_means_mv, lead_variances_mv2 : ndarray of float64, shape (n, leads)
+        Mean and variance over time.
+    counts : dict of str to int
+        What became of the annotated beats, see `datamodules.rhythm_beats.REJECTIONS`; ``moved``; bad samples.
+    """
+
+    record_id: str
+    times_s: NDArray[np.float64]
+    targets: NDArray[np.float32]
+    signal_hashes: NDArray[np.uint64]
+    lead_means_mv: NDArray[np.float64]
+    lead_variances_mv2: NDArray[np.float64]
+    counts: dict[str, int]
+
+
+def cut_record(request: BeatRequest) -> RecordBeats:
+    """Read, filter, correct, choose and cut; write the beats to their part file.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the record is not as expected. A lead that is missing, or a file, is no error where ``missing`` is "skip".
+    """
+    spec, record = request.spec, request.record
+    try:
+        leads = read_leads(record.path, record_id=record.record_id, fs=spec.fs, lead_names=spec.lead_names)
+    except (FileNotFoundError, LeadNotFoundError) as error:
+        if spec.missing == "error":
+            raise
+        log.warning("record %r is skipped (datamodule.missing=skip): %s", record.record_id, error)
+        request.part.touch()
+        return _nothing(record, spec)
+    try:
+        signal = apply_filters(leads.signal_mv, spec.fs, spec.filters)
+        detections = spec.detector(signal[0], spec.fs)
+    except ValueError as error:
+        raise ValueError(f"record {record.record_id!r}: {error}") from error
+    beats = np.rint(record.beats_s * spec.fs).astype(np.int64)
+    beats = np.unique(beats[beats < signal.shape[1]])
+    corrected = correct_beats(beats, locate_rpeaks(signal[0], detections, spec.fs), spec.fs)
+    rhythms = record.rhythm_at(corrected.rpeaks / spec.fs)
+    chosen = choose_beats(
+        corrected.rpeaks,
+        spec.fs,
+        confirmed=corrected.confirmed,
+        labelled=rhythms != "",
+        bad=leads.bad,
+        min_rr_s=spec.min_rr_s,
+        max_rr_s=spec.max_rr_s,
+    )
+    described = _write(request.part, signal, corrected.rpeaks, chosen.rows)
+    return RecordBeats(
+        record.record_id,
+        corrected.rpeaks[chosen.rows] / spec.fs,
+        encode_rhythms(rhythms[chosen.rows], spec.class_names),
+        *described,
+        counts={
+            **record.counts,
+            "skipped": 0,
+            "moved": corrected.n_moved,
+            "repeated": corrected.n_repeated,
+            **chosen.counts,
+            "samples_missing": leads.n_missing,
+            "samples_saturated": leads.n_saturated,
+            "samples_flat": leads.n_flat,
+        },
+    )
+
+
+def cut_record_in_reader(request: BeatRequest) -> RecordBeats:
+    """Do what `cut_record` does, in a process of its own."""
+    speed_up_headers()
+    return cut_record(request)
+
+
+def encode_rhythms(rhythms: NDArray[np.str_], class_names: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return 1 for the class of each rhythm, shape (n, n_classes); `OTHER` is whatever the others are not."""
+    targets = (rhythms[:, None] == np.array(class_names)).astype(np.float32)
+    if OTHER in class_names:
+        targets[:, class_names.index(OTHER)] = targets.sum(axis=1) == 0
+    return targets
+
+
+def hash_signals(signals: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """Hash each row's samples to 64 bits: a sum of products with odd numbers, so equal samples, equal hash."""
+    bits = signals.reshape(len(signals), -1).view(np.uint32)
+    factors = np.random.default_rng(0).integers(0, 2**64, bits.shape[1], dtype=np.uint64) | np.uint64(1)
+    return (bits * factors).sum(axis=1, dtype=np.uint64)
+
+
+def _write(
+    part: Path, signal: NDArray[np.float64], rpeaks: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.float64]]:
+    hashes, means, variances = (
+        [np.empty(0, dtype=np.uint64)],
+        [np.empty((0, len(signal)))],
+        [np.empty((0, len(signal)))],
+    )
+    with part.open("wb") as file:
+        for block in iterate_beats(signal, rpeaks, rows):
+            file.write(block.astype("<f4", copy=False).data)
+            hashes.append(hash_signals(block))
+            means.append(block.mean(axis=2, dtype=np.float64))
+            variances.append(block.var(axis=2, dtype=np.float64))
+    return np.concatenate(hashes), np.concatenate(means), np.concatenate(variances)
+
+
+def _nothing(record: RhythmRecord, spec: BeatSpec) -> RecordBeats:
+    shape = (0, len(spec.lead_names))
+    counts = {**record.counts, "moved": 0, "used": 0, "skipped": len(record.beats_s)}
+    return RecordBeats(
+        record.record_id,
+        np.empty(0),
+        np.empty((0, len(spec.class_names)), dtype=np.float32),
+        np.empty(0, dtype=np.uint64),
+        np.empty(shape),
+        np.empty(shape),
+        counts,
+    )

@@ -1,0 +1,226 @@
+"""Beats of a data base with rhythm annotations, cut out once, cached and memory-mapped."""
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from datamodules.beat_worker import BeatRequest, BeatSpec, RecordBeats, cut_record, cut_record_in_reader
+from datamodules.cache import cached_directory, content_digest
+from datamodules.filters import Filters
+from datamodules.physionet import download_matching
+from datamodules.processes import count_cores, run_tasks
+from datamodules.records import EcgWindows
+from datamodules.rhythm_db import RhythmRecord, list_records, read_rhythm_db
+from datamodules.rpeaks import Detector, detect_pan_tompkins
+from datamodules.window_files import join_parts, open_windows, save_arrays
+
+log = logging.getLogger(__name__)
+
+# Changes whenever the same sources would give other arrays: caches of older code are then left alone.
+CACHE_FORMAT = 1
+
+
+def load_beats(
+    root: Path | str,
+    *,
+    cache_dir: Path | str,
+    fs: float,
+    lead_names: Sequence[str],
+    class_names: Sequence[str],
+    beat_annotators: Sequence[str],
+    rhythm_annotator: str = "atr",
+    subjects: Mapping[str, str] | None = None,
+    filters: Filters | None = None,
+    detector: Detector = detect_pan_tompkins,
+    min_rr_s: float = 0.2,
+    max_rr_s: float = 3.0,
+    missing: Literal["error", "skip"] = "error",
+    download: bool = False,
+    database: str | None = None,
+    version: str | None = None,
+    workers: int | None = None,
+) -> EcgWindows:
+    """Load all usable beats of a data base, memory-mapped from a cache that is built at the first call.
+
+    The cache is keyed by names, sizes and times of the record files and by everything that shapes the arrays. A
+    call that finds it reads no WFDB file. Records without signals are left out and logged.
+
+    Parameters
+    ----------
+    root : Path or str
+        Folder of the records.
+    cache_dir : Path or str
+        Folder for the cache; 1.2 KB per beat and lead.
+    fs : float
+        Sampling frequency of the records in Hz.
+    lead_names : sequence of str
+        Leads to cut beats from; R peaks are looked for in the first.
+    class_names : sequence of str
+        Rhythms, the columns of the targets; ``other`` stands for all that are not named.
+    beat_annotators, rhythm_annotator, subjects, missing
+        See `datamodules.rhythm_db.read_rhythm_db`.
+    filters : Filters, optional
+        What is done to the signal first; all of it by default.
+    detector : callable
+        Finds QRS complexes in the filtered signal; a function of a module, or a partial of one.
+    min_rr_s, max_rr_s : float
+        See `datamodules.beats.choose_beats`.
+    download : bool
+        Whether to fetch files that are not there from PhysioNet.
+    database, version : str, optional
+        PhysioNet's name of the data base, needed for a download.
+    workers : int, optional
+        Processes; as many as there are cores by default.
+
+    Returns
+    -------
+    EcgWindows
+        One window of 100 + 200 samples per beat, record by record in the order of time.
+
+    Raises
+    ------
+    FileNotFoundError
+        If files are missing; the message says how to get them.
+    ValueError
+        If a record is not as expected, or no beat is left.
+    OSError
+        If the cache cannot be written or the download failed.
+    """
+    root = Path(root).expanduser().absolute()
+    if download:
+        download_matching(database, version, root, (".hea", ".dat", f".{rhythm_annotator}", *_dotted(beat_annotators)))
+    filters = Filters() if filters is None else filters
+    spec = BeatSpec(
+        fs=float(fs),
+        lead_names=tuple(lead_names),
+        class_names=tuple(class_names),
+        filters=filters,
+        detector=detector,
+        min_rr_s=min_rr_s,
+        max_rr_s=max_rr_s,
+        missing=missing,
+    )
+    record_ids = list_records(root)
+    annotations: dict[str, Any] = {
+        "beat_annotators": list(beat_annotators),
+        "rhythm_annotator": rhythm_annotator,
+        "subjects": dict(subjects or {}),
+    }
+    key = content_digest(
+        {
+            "format": CACHE_FORMAT,
+            "files": _list_files(root, record_ids, (".hea", ".dat", f".{rhythm_annotator}", *_dotted(beat_annotators))),
+            **annotations,
+            **spec.describe(),
+        }
+    )
+
+    def build(target: Path) -> None:
+        records = read_rhythm_db(root, missing=missing, **annotations)
+        _build(target, [record for record in records if _has_signal(record)], spec, workers)
+
+    return open_windows(cached_directory(cache_dir, "beats", key, build))
+
+
+def _dotted(extensions: Sequence[str]) -> list[str]:
+    return [f".{extension}" for extension in extensions]
+
+
+def _list_files(root: Path, record_ids: Sequence[str], suffixes: Sequence[str]) -> list[tuple[str, int, int]]:
+    paths = [root / f"{record}{suffix}" for record in record_ids for suffix in suffixes]
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
+
+
+def _has_signal(record: RhythmRecord) -> bool:
+    if record.n_samples == 0:
+        log.warning("record %r has no signals in this data base: no beats are cut from it", record.record_id)
+    return record.n_samples > 0
+
+
+def _build(target: Path, records: list[RhythmRecord], spec: BeatSpec, workers: int | None) -> None:
+    if not records:
+        raise ValueError("no record with signals and annotations is left, expected at least one (datamodule.root)")
+    requests = [BeatRequest(spec, record, target / f"{record.record_id}.part") for record in records]
+    workers = min(count_cores(), len(requests)) if workers is None else workers
+    log.info("cutting beats out of %d records with %d processes", len(records), workers)
+    done: dict[str, RecordBeats] = {}
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        hours = sum(record.n_samples / record.fs for record in records) / 3600
+        task = bar.add_task(f"cutting beats out of {hours:.1f} h", total=len(records))
+
+        def collect(beats: RecordBeats) -> None:
+            done[beats.record_id] = beats
+            bar.advance(task)
+
+        cut = cut_record if workers <= 1 else cut_record_in_reader
+        run_tasks(cut, requests, workers=workers, collect=collect)
+    found = [(record, done[record.record_id]) for record in records]
+    for record, beats in found:
+        log.info("record %s: %s", record.record_id, describe_counts(beats.counts))
+    _save(target, found, spec)
+
+
+def describe_counts(counts: Mapping[str, int]) -> str:
+    """Say what became of a record's beats: how many were moved, rejected (and why) and used."""
+    annotated = max(1, counts["annotated"])
+    why = {name: counts[name] for name in REJECTIONS if counts.get(name)}
+    rejected = sum(why.values())
+    return (
+        f"{counts['annotated']} beats annotated, {100 * counts['moved'] / annotated:.1f} % moved to an R peak,"
+        f" {100 * rejected / annotated:.1f} % rejected {why}, {counts['used']} used"
+    )
+
+
+REJECTIONS = (
+    "skipped",
+    "duplicate",
+    "beyond_end",
+    "repeated",
+    "edge",
+    "unconfirmed",
+    "unlabelled",
+    "gap",
+    "too_close",
+    "bad_signal",
+)
+"""What a beat may be rejected for; with ``used`` they add up to ``annotated``."""
+
+
+def _save(target: Path, found: list[tuple[RhythmRecord, RecordBeats]], spec: BeatSpec) -> None:
+    sizes = [len(beats.times_s) for _, beats in found]
+    if not sum(sizes):
+        raise ValueError(
+            f"no beat is left of {len(found)} records: {[beats.counts for _, beats in found][:3]!r}; expected beats"
+            f" with a rhythm label and a usable signal"
+        )
+    parts = [target / f"{record.record_id}.part" for record, _ in found]
+    join_parts(target, parts, sizes, (len(spec.lead_names), spec.n_samples))
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(beats, name) for _, beats in found])
+        for name in ("targets", "times_s", "signal_hashes", "lead_means_mv", "lead_variances_mv2")
+    }
+    arrays["record_ids"] = np.repeat([record.record_id for record, _ in found], sizes)
+    arrays["subject_ids"] = np.repeat([record.subject_id for record, _ in found], sizes)
+    arrays["folds"] = np.zeros(sum(sizes), dtype=np.int16)
+    counts = functools.reduce(_add, (beats.counts for _, beats in found))
+    counts["records"] = len(found)
+    save_arrays(
+        target,
+        arrays,
+        fs=spec.fs,
+        lead_names=spec.lead_names,
+        class_names=spec.class_names,
+        counts=counts,
+        records={record.record_id: beats.counts for record, beats in found},
+    )
+
+
+def _add(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
+    return {name: left.get(name, 0) + right.get(name, 0) for name in {**left, **right}}
