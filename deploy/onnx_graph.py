@@ -64,17 +64,29 @@ def join_relu(model: ModelProto) -> None:
 
     TensorRT joins the two into one integer kernel only if nothing stands between them.
     """
+    _drop_pairs_before(model, "Relu", "Conv")
+
+
+def free_softmax(model: ModelProto) -> None:
+    """Take the quantize-dequantize pair out between a matrix product and its softmax, in place.
+
+    The product still multiplies integers; with the pair, ONNX Runtime would take the slow 8-bit softmax.
+    """
+    _drop_pairs_before(model, "Softmax", "MatMul")
+
+
+def _drop_pairs_before(model: ModelProto, reader: str, source: str) -> None:
     graph = model.graph
     producers = {output: node for node in graph.node for output in node.output}
-    for relu in [node for node in graph.node if node.op_type == "Relu"]:
-        pair = _find_pair(relu.input[0], producers)
+    for node in [node for node in graph.node if node.op_type == reader]:
+        pair = _find_pair(node.input[0], producers)
         if pair is None or len(_readers(graph, pair[0].output[0])) > 1:
             continue
-        if len(_readers(graph, pair[1].output[0])) > 1 or producers[pair[0].input[0]].op_type != "Conv":
+        if len(_readers(graph, pair[1].output[0])) > 1 or producers[pair[0].input[0]].op_type != source:
             continue
-        relu.input[0] = pair[0].input[0]
-        for node in pair:
-            graph.node.remove(node)
+        node.input[0] = pair[0].input[0]
+        for item in pair:
+            graph.node.remove(item)
     drop_unused_weights(model)
 
 

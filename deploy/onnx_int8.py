@@ -17,7 +17,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from deploy.onnx_graph import align_channels, join_relu, keep_output_float
+from deploy.onnx_graph import align_channels, free_softmax, join_relu, keep_output_float
 
 _ACTIVATIONS = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
 _METHODS = {
@@ -26,6 +26,8 @@ _METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 _CALIBRATION_BATCH = 32
+# Norms that no convolution could take in have no integer kernel; a softmax takes three times as long in 8 bits.
+_FLOAT_TYPES = ("BatchNormalization", "LayerNormalization", "Softmax")
 
 
 class _Windows(CalibrationDataReader):
@@ -83,7 +85,7 @@ def quantize_static_int8(
     if align < 1:
         raise ValueError(f"align_channels={align!r}, expected at least 1")
     _check_calibration(model, calibration)
-    excluded = _find_nodes(model, float_nodes)
+    excluded = [*_find_nodes(model, float_nodes), *(n.name for n in model.graph.node if n.op_type in _FLOAT_TYPES)]
     symmetric = activations == "int8"
     prepared = ModelProto()
     prepared.CopyFrom(model)
@@ -110,6 +112,7 @@ def quantize_static_int8(
         )
         result = onnx.load(quantized)
     keep_output_float(result)
+    free_softmax(result)
     if symmetric:
         join_relu(result)
     return result

@@ -10,7 +10,7 @@ CONF = ROOT / "conf"
 
 
 def names_of(group: str) -> list[str]:
-    """Options of a config group."""
+    """Options of a config group; what is only included by options lies in its folder ``base``."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from tests.configs import CONF, ROOT, compose_config, names_of
 
 GROUPS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "tracking", "experiment")
-OPTIONS = [(group, name) for group in GROUPS for name in names_of(group) if (group, name) != ("model", "cnn1d")]
+OPTIONS = [(group, name) for group in GROUPS for name in names_of(group)]
 
 
 def targets_of(node: Any) -> Iterator[dict[str, Any]]:
