@@ -1,12 +1,14 @@
 """Every model of conf/model: shape, parameter count, torch.export, ONNX in float32 and int8."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from hydra.utils import instantiate
 from torch import nn
 
 from deploy.artifact import predict
+from deploy.gate import PARITY_LIMITS
 from deploy.onnx import export_onnx
 from deploy.onnx_macs import count_macs
 from lightning_modules.nets.attention1d import AttentionCnn1d, TemporalAttentionPool
@@ -159,12 +161,17 @@ def test_net_runs_as_onnx_in_float_and_int8(model, tmp_path):
         own = expected[: len(batch)]
         np.testing.assert_allclose(predict(exact, batch, threads=1), own, rtol=0, atol=1e-3 * spread)
         noise = predict(quantized, batch, threads=1) - own
-        assert np.sqrt(np.mean(noise**2)) < 0.2 * spread
+        assert np.sqrt(np.mean(noise**2)) < PARITY_LIMITS["int8"].noise * spread
     floats, integers = count_macs(exact.path), count_macs(quantized.path)
-    assert integers.int8_macs_share >= 0.9
     # Channels padded with zeros for the integer kernels count too.
     assert floats.macs <= integers.macs <= 1.2 * floats.macs
-    assert quantized.size_bytes < 0.6 * exact.size_bytes
+    limits = compose_config(f"model={model}").model.limits.int8
+    assert integers.int8_macs_share >= limits.int8_macs_share >= 0.9
+    assert quantized.size_bytes <= limits.size_ratio * exact.size_bytes
+    # Behind a quantize-dequantize pair, ONNX Runtime takes a softmax in 8 bits that rounds small weights to zero.
+    graph = onnx.load(quantized.path).graph
+    producers = {output: node.op_type for node in graph.node for output in node.output}
+    assert {producers[node.input[0]] for node in graph.node if node.op_type == "Softmax"} <= {"MatMul"}
     if model == "small1d":
         assert floats.macs <= 15e6
 
@@ -191,11 +198,12 @@ def test_cnn_vit_attention_equals_torchs_own():
 
 
 def test_cnn_vit_sees_the_order_of_tokens():
-    net = CnnVit(1, 2, 64, (4,), (1,), (1,), depth=1, heads=1).eval()
-    signal = torch.randn(1, 1, 64)
-    assert not torch.allclose(net(signal), net(signal.flip(-1)), atol=1e-4)
+    windows = np.random.default_rng(0).standard_normal((8, 1, 64), dtype=np.float32)
+    net = settle(CnnVit(1, 2, 64, (4,), (1,), (1,), depth=1, heads=1), windows)
+    signal = torch.from_numpy(windows)
+    assert (net(signal) - net(signal.flip(-1))).abs().max() > 0.01
     net.positions.zero_()
-    torch.testing.assert_close(net(signal), net(signal.flip(-1)))
+    torch.testing.assert_close(net(signal), net(signal.flip(-1)), rtol=1e-4, atol=1e-5)
 
 
 def test_attention1d_pools_by_its_weights():

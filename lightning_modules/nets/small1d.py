@@ -24,7 +24,9 @@ class SeparableBlock(nn.Module):
         Reduction of the squeeze-excitation; None leaves it out.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, se_reduction: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, se_reduction: int | None
+    ) -> None:
         super().__init__()
         hidden = expansion * inputs
         # A bias in front of a batch norm has no effect.
