@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
 from deploy.artifact import Artifact, predict
@@ -14,6 +15,7 @@ from deploy.onnx import export_onnx
 from deploy.onnx_int8 import quantize_dynamic_int8
 from deploy.onnx_macs import count_macs
 from lightning_modules.nets.cnn1d import Cnn1d
+from tests.configs import compose_config, names_of
 from tests.exporting import (
     Residual,
     make_small,
@@ -246,3 +248,18 @@ def test_onnx_int8_calibration_that_calibrates_nothing_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         quantize(small_float, spoil(small_windows), tmp_path / "m.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [name for name in names_of("model") if name != "cnn1d"])
+def test_onnx_int8_keeps_the_byte_limit_of_every_model(tmp_path, model):
+    config = compose_config(f"model={model}", "datamodule=ptbxl")
+    net, export = instantiate(config.model.module.net), instantiate(config.deploy.targets.onnx)
+    windows = np.random.default_rng(0).normal(size=(4, 12, 1000)).astype(np.float32)
+    sizes = [
+        export(
+            net, tmp_path / f"{precision}.onnx", example=torch.zeros(2, 12, 1000), precision=precision, **calibration
+        )
+        for precision, calibration in (("float32", {}), ("int8", {"calibration": windows}))
+    ]
+    assert sizes[1].size_bytes <= config.model.limits.int8.size_ratio * sizes[0].size_bytes

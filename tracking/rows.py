@@ -63,6 +63,9 @@ class Row:
     latency_ms_p90: float | None = None
     latency_ms_p99: float | None = None
     latency_ms_p50_b64: float | None = None
+    latency_ms_p90_b64: float | None = None
+    latency_ms_p99_b64: float | None = None
+    latency_ratio: float | None = None
     threads: int | None = None
     peak_memory_bytes: int | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)
