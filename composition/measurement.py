@@ -20,7 +20,7 @@ from deploy.profile import Profile, latency_ratio
 from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import load_weights, save_weights
 from lightning_modules.metrics import choose_thresholds, classification_metrics, sigmoid
-from tracking.digests import digest
+from tracking.digests import digest, flatten
 from tracking.predictions import Predictions, make_predictions
 from tracking.rows import Estimate, Row
 from tracking.statistics import bootstrap_metrics, paired_bootstrap
@@ -204,6 +204,13 @@ def find_setting(config: DictConfig) -> dict[str, Any]:
     return setting
 
 
+def shows(name: str) -> bool:
+    """Whether a setting tells what the columns of a row do not: its model, recipe and seed stand there already."""
+    return not name.startswith(("model.", "compression.teacher.", "compression.name", "callbacks.", "deploy.")) and (
+        name.rpartition(".")[2] not in ("seed", "_partial_", "name")
+    )
+
+
 def count_params(candidate: Candidate) -> int:
     """Trainable values of the net behind the artifact."""
     return sum(value.numel() for value in candidate.stage.module.net.parameters() if value.requires_grad)
@@ -253,6 +260,7 @@ def make_row(
             **{name: Estimate(value) for name, value in measured.val_metrics.items()},
         },
         delta=dict(delta),
+        settings={name: str(value) for name, value in flatten(find_setting(config)).items() if shows(name)},
         reference=reference.run.name if reference else None,
         reference_run_id=reference.run.run_id if reference else None,
         verdict=verdict.status,
