@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from tracking.logger import MlflowLogger
 from tracking.store import OpenRun, Store
 
 log = logging.getLogger(__name__)
-# Settings of trainer and callbacks that change what a person sees, not what a net learns.
-NOT_IN_WEIGHTS = {"progress_bar", "log_every_n_steps", "enable_model_summary", "enable_progress_bar"}
+# Settings of trainer and callbacks that change what a person sees, not what a net learns; epochs are added per model.
+NOT_IN_WEIGHTS = {"max_epochs", "progress_bar", "log_every_n_steps", "enable_model_summary", "enable_progress_bar"}
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,13 @@ class Fitter:
 
     def __call__(self, module: Classifier, about: Mapping[str, Any], model: DictConfig | None = None) -> Classifier:
         """Fit `module` in place; ``about`` is what its weights depend on beside model, data and trainer."""
-        depends_on = {**self._depends_on(module, model or self.config.model), "about": dict(about)}
+        model = model or self.config.model
+        max_epochs = self.config.trainer.max_epochs or model.max_epochs
+        depends_on = {**self._depends_on(module, model), "max_epochs": max_epochs, "about": dict(about)}
         self.report = fit_once(
             module,
             self.datamodule,
-            self._make_trainer,
+            partial(self._make_trainer, max_epochs),
             Path(self.config.paths.floats),
             digests.digest(depends_on),
             self.config.seed,
@@ -102,10 +105,11 @@ class Fitter:
     def _precision(self) -> str:
         return pick_precision(self.config.trainer.precision, self.config.trainer.accelerator)
 
-    def _make_trainer(self, folder: Path) -> pl.Trainer:
+    def _make_trainer(self, max_epochs: int, folder: Path) -> pl.Trainer:
         callbacks = instantiate(self.config.callbacks, model_checkpoint={"dirpath": str(folder / "checkpoints")})
         make = instantiate(self.config.trainer)
         return make(
+            max_epochs=max_epochs,
             precision=self._precision,
             callbacks=list(callbacks.values()),
             logger=MlflowLogger(self.store, self.run.run_id),
