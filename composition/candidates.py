@@ -70,7 +70,7 @@ class Fitter:
     def __call__(self, module: Classifier, about: Mapping[str, Any], model: DictConfig | None = None) -> Classifier:
         """Fit `module` in place; ``about`` is what its weights depend on beside model, data and trainer."""
         model = model or self.config.model
-        max_epochs = self.config.trainer.max_epochs or model.max_epochs
+        max_epochs = self.config.trainer.max_epochs or model.max_epochs[self.datamodule.kind]
         depends_on = {**self._depends_on(module, model), "max_epochs": max_epochs, "about": dict(about)}
         self.report = fit_once(
             module,

@@ -282,7 +282,7 @@ def test_max_epochs_applies_to_every_fit_and_else_each_model_has_its_own(job, mo
     ):
         with pytest.raises(InterruptedError):
             train.run(job_config(folder, "epochs", "compression=none", f"model={model}", change))
-    assert epochs == [3, 3, 8, 14]
+    assert epochs == [3, 3, 5, 9]
 
 
 def test_what_a_person_sees_does_not_train_again(job, monkeypatch):
