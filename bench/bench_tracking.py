@@ -1,8 +1,10 @@
 """MLflow's share of the training time: the time spent inside the logger over the time of the fit."""
 
 import argparse
+import logging
 import tempfile
 import time
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +46,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batches", type=int, default=30)
     arguments = parser.parse_args()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
     n = 64 * arguments.batches
     signals = torch.from_numpy(rng.normal(size=(n, 12, 250)).astype(np.float32))
