@@ -37,7 +37,7 @@ tables: setup  ## the newest job's table and plot, in reports/
 	$(BIN)/python compare.py --format html --output reports/newest.html
 
 bench: setup  ## speed, as ratios within one run
-	for script in bench/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for name in $(basename $(notdir $(wildcard bench/bench_*.py))); do $(BIN)/python -m bench.$$name || exit 1; done
 
 ui: setup  ## the MLflow UI over the local store, on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000

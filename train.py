@@ -4,10 +4,13 @@
 """
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from composition.candidates import Fitter, make_candidates, plain
+from composition.candidates import Fitter, data_digests, make_candidates, plain
 from composition.measurement import Measured, make_row, measure
 from deploy.gate import GateFailed
 from deploy.profile import profile_artifacts
@@ -48,14 +51,18 @@ def run(config: DictConfig) -> list[Row]:
     """
     if config.gate not in GATES:
         raise ValueError(f"gate={config.gate!r} must be one of {GATES}")
+    if 1 not in config.deploy.profile.batch_sizes:
+        raise ValueError(f"deploy.profile.batch_sizes={config.deploy.profile.batch_sizes} must hold 1")
+    # Now, because files may be edited while the job runs.
+    origin = find_origin(config)
     output = Path(config.paths.output)
     output.mkdir(parents=True, exist_ok=True)
     store = initialise(**config.tracking)
     datamodule = instantiate(config.datamodule)
     datamodule.setup()
     with ExitStack() as stack:
-        job = stack.enter_context(open_job(store, config))
-        MlflowLogger(store, job.run_id).log_hyperparams(plain(config))
+        job = stack.enter_context(open_job(store, config, origin))
+        MlflowLogger(store, job.run_id).log_hyperparams({**plain(config), **describe_data(datamodule)})
         measured = list(measure_all(config, datamodule, store, stack, job))
         log.info("measuring latency and memory of %d files, side by side", len(measured))
         profiles = profile_artifacts([item.artifact for item in measured], **plain(config.deploy.profile))
@@ -65,7 +72,7 @@ def run(config: DictConfig) -> list[Row]:
             reference = (None, None) if at is None else (measured[at], profiles[at])
             rows.append(make_row(config, datamodule, item, profiles[index], *reference))
         write_rows(output / "rows.json", rows)
-        rows = [log_row(store, config, item, row) for item, row in zip(measured, rows, strict=True)]
+        rows = [log_row(store, origin, item, row) for item, row in zip(measured, rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
     for row in rows:
@@ -78,11 +85,21 @@ def run(config: DictConfig) -> list[Row]:
     return rows
 
 
-def open_job(store: Store, config: DictConfig) -> Any:
+def open_job(store: Store, config: DictConfig, origin: "Origin") -> Any:
     """Open the parent run of this job."""
     name = f"{config.datamodule.name} {config.model.name} {config.compression.name}"
     tags = {"recipe": config.compression.name, "paper": config.model.paper, "data": config.datamodule.kind}
-    return store.job(name, group=config.group, tags=tags)
+    return store.job(name, group=config.group, tags={**origin.tags, **tags})
+
+
+def describe_data(datamodule: Any) -> dict[str, Any]:
+    """Give counts and digests of the data, as parameters of the job."""
+    return {
+        "counts": datamodule.counts,
+        "n_records": datamodule.leakage.n_records,
+        "n_subjects": datamodule.leakage.n_subjects,
+        "digests": data_digests(datamodule),
+    }
 
 
 def measure_all(
@@ -96,14 +113,20 @@ def measure_all(
     fitter = Fitter(config, datamodule, store, job)
 
     def open_run(name: str) -> OpenRun:
-        return stack.enter_context(job.child(name))
+        run = stack.enter_context(job.child(name))
+        MlflowLogger(store, run.run_id).log_hyperparams(plain(config))
+        return run
 
     for candidate in make_candidates(config, fitter, open_run):
         for index, (target, export) in enumerate(targets.items()):
             run = candidate.run if index == 0 else open_run(f"{candidate.run.name} {target}")
             log.info("exporting and evaluating %s on %s", candidate.run.name, target)
-            path = Path(config.paths.output) / f"{candidate.name}.{target}"
-            yield measure(candidate, target, run, export, datamodule, path, config.parity_windows)
+            # The module of a target is named like the ending of its files.
+            ending = export.func.__module__.rpartition(".")[2]
+            path = Path(config.paths.output) / f"{candidate.name}-{target}.{ending}"
+            # Before the look, so that a job that dies right after it is counted too.
+            looks = store.record_test_look(run.run_id, datamodule.split_digest)
+            yield measure(candidate, target, run, export, datamodule, path, config.parity_windows, looks)
 
 
 def find_reference(measured: Sequence[Measured], item: Measured) -> int | None:
@@ -114,8 +137,31 @@ def find_reference(measured: Sequence[Measured], item: Measured) -> int | None:
     return None
 
 
-def log_row(store: Store, config: DictConfig, item: Measured, row: Row) -> Row:
-    """Write a row with its predictions, plots, weights and provenance to its run."""
+@dataclass(frozen=True)
+class Origin:
+    """What a row must carry so that it can be made again."""
+
+    texts: dict[str, str]
+    tags: dict[str, str]
+
+
+def find_origin(config: DictConfig) -> Origin:
+    """Collect config, commit, uncommitted changes and package versions."""
+    commit, diff = digests.git_state(ROOT)
+    versions = digests.package_versions(re.split(r"[^\w.-]", need)[0] for need in requires("lightheart") or ())
+    texts = {
+        "config.yaml": OmegaConf.to_yaml(config, resolve=True),
+        "diff.patch": diff,
+        "packages.txt": "".join(f"{name}=={version}\n" for name, version in versions.items()),
+        "python.txt": sys.version,
+    }
+    tags = {"mlflow.source.name": "train.py", "mlflow.source.git.commit": commit}
+    return Origin(texts, {**tags, "uncommitted": str(bool(diff)).lower()})
+
+
+def log_row(store: Store, origin: Origin, item: Measured, row: Row) -> Row:
+    """Write a row with its predictions, plots, weights and origin to its run."""
+    fit = item.candidate.fit
     return store.log_row(
         item.run.run_id,
         row,
@@ -125,8 +171,10 @@ def log_row(store: Store, config: DictConfig, item: Measured, row: Row) -> Row:
             "roc.png": plots.roc_figure(item.predictions, row.name),
             "pr.png": plots.precision_recall_figure(item.predictions, row.name),
         },
-        texts={"config.yaml": OmegaConf.to_yaml(config, resolve=True), "diff.patch": digests.git_state(ROOT)[1]},
-        files=[item.candidate.fit.weights],
+        texts=origin.texts,
+        tags={**origin.tags, "paper": item.candidate.model.paper, "fit_run": fit.run_id},
+        params={f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
+        files=[fit.weights],
     )
 
 

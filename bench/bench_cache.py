@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import wfdb
 
-PROJECT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(PROJECT))
+from datamodules.ptbxl import LEAD_NAMES, SUPERCLASSES, load_ptbxl
+from datamodules.ptbxl_index import read_index
 
-from datamodules.ptbxl import LEAD_NAMES, SUPERCLASSES, load_ptbxl  # noqa: E402
-from datamodules.ptbxl_index import read_index  # noqa: E402
+PROJECT = Path(__file__).resolve().parents[1]
 
 N_RECORDS = 4358
 LEAST_RATIO, MOST_WARM_S = 1.6, 0.5

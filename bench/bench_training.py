@@ -7,7 +7,9 @@ first line says whether it does.
 """
 
 import argparse
+import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
@@ -154,6 +156,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
     precision = pick_precision("auto")
     hardware = "in hardware" if precision == "bf16-mixed" else "NOT in hardware: everything runs in float32"
     print(f"training speed, {torch.get_num_threads()} threads, bfloat16 {hardware}")

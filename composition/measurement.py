@@ -13,19 +13,22 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from composition.candidates import Candidate
+from composition.candidates import Candidate, plain
 from deploy import gate
 from deploy.artifact import Artifact, predict
 from deploy.profile import Profile, latency_ratio
 from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import load_weights, save_weights
 from lightning_modules.metrics import choose_thresholds, classification_metrics, sigmoid
+from tracking.digests import digest, flatten
 from tracking.predictions import Predictions, make_predictions
 from tracking.rows import Estimate, Row
 from tracking.statistics import bootstrap_metrics, paired_bootstrap
 from tracking.store import OpenRun
 
 Export = Callable[..., Artifact]
+# What a setting is made of; where things lie and how they are reported is not part of it.
+SETTINGS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "bootstrap", "seed")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Measured:
     artifact: Artifact
     predictions: Predictions
     val_metrics: dict[str, float]
+    looks: int
     checks: list[gate.Check]
 
 
@@ -85,6 +89,7 @@ def measure(
     datamodule: Any,
     path: Path,
     parity_windows: int,
+    looks: int,
 ) -> Measured:
     """Export a candidate and evaluate the file: thresholds on validation, predictions on test, parity with torch."""
     artifact = export_candidate(candidate, export, datamodule, path)
@@ -114,7 +119,7 @@ def measure(
         ),
     ]
     val_metrics = classification_metrics(val, datamodule.targets("val"), names, thresholds, "val")
-    return Measured(candidate, target, run, artifact, predictions, val_metrics, checks)
+    return Measured(candidate, target, run, artifact, predictions, val_metrics, looks, checks)
 
 
 def torch_logits(module: Classifier, windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -158,6 +163,7 @@ def judge(
     reference_profile: Profile | None,
     delta: Mapping[str, Estimate],
     max_drop: float,
+    timed: bool,
 ) -> tuple[gate.Verdict, list[gate.Check]]:
     """Hold a measured file against what its recipe claims.
 
@@ -169,11 +175,13 @@ def judge(
         claims = dict(stage.claims)
         if "int8_macs_share" in claims:
             checks.append(gate.check_int8_coverage(profile.int8_macs_share, claims.pop("int8_macs_share")))
+        if not timed and (limit := claims.pop("latency_ratio", None)) is not None:
+            checks.append(gate.Check("latency_ratio", "INFO", None, limit, "latency not measured: no such device here"))
         ratios = {
             "size_ratio": (profile.size_bytes, reference_profile.size_bytes),
             "macs_ratio": (profile.macs, reference_profile.macs),
             "params_ratio": (count_params(measured.candidate), count_params(reference.candidate)),
-            "latency_ratio": (latency_ratio(profile, reference_profile, min(profile.latency)), 1.0),
+            "latency_ratio": (latency_ratio(profile, reference_profile, 1), 1.0),
         }
         for claim, limit in claims.items():
             if claim not in ratios:
@@ -184,6 +192,23 @@ def judge(
         macro = delta["test/auroc_macro"]
         checks.append(gate.check_metric(macro.low, macro.high, max_drop))
     return gate.judge(checks), checks
+
+
+def find_setting(config: DictConfig) -> dict[str, Any]:
+    """Give the part of the config that a result depends on, the same on every machine."""
+    setting = {key: plain(config)[key] for key in SETTINGS}
+    for key in ("root", "download"):
+        setting["datamodule"].pop(key, None)
+    setting["datamodule"].get("source", {}).pop("cache_dir", None)
+    setting["callbacks"].pop("progress_bar", None)
+    return setting
+
+
+def shows(name: str) -> bool:
+    """Whether a setting tells what the columns of a row do not: its model, recipe and seed stand there already."""
+    return not name.startswith(("model.", "compression.teacher.", "compression.name", "callbacks.", "deploy.")) and (
+        name.rpartition(".")[2] not in ("seed", "_partial_", "name")
+    )
 
 
 def count_params(candidate: Candidate) -> int:
@@ -210,8 +235,8 @@ def make_row(
     predictions = measured.predictions
     resampling = {"n_resamples": config.bootstrap.n_resamples, "seed": config.bootstrap.seed}
     delta = paired_bootstrap(predictions, reference.predictions, **resampling) if reference else {}
-    verdict, checks = judge(measured, profile, reference, reference_profile, delta, datamodule.max_drop)
-    single, batched = profile.latency[min(profile.latency)], profile.latency[max(profile.latency)]
+    timed = measured.target in config.deploy.timed
+    verdict, checks = judge(measured, profile, reference, reference_profile, delta, datamodule.max_drop, timed)
     return Row(
         role=candidate.role,
         name=measured.run.name,
@@ -227,10 +252,7 @@ def make_row(
         macs=profile.macs,
         size_bytes=profile.size_bytes,
         int8_macs_share=profile.int8_macs_share,
-        latency_ms_p50=single.p50_ms,
-        latency_ms_p90=single.p90_ms,
-        latency_ms_p99=single.p99_ms,
-        latency_ms_p50_b64=batched.p50_ms,
+        **(latency_columns(profile, reference_profile) if timed else {}),
         threads=profile.threads,
         peak_memory_bytes=profile.peak_memory_bytes,
         metrics={
@@ -238,6 +260,7 @@ def make_row(
             **{name: Estimate(value) for name, value in measured.val_metrics.items()},
         },
         delta=dict(delta),
+        settings={name: str(value) for name, value in flatten(find_setting(config)).items() if shows(name)},
         reference=reference.run.name if reference else None,
         reference_run_id=reference.run.run_id if reference else None,
         verdict=verdict.status,
@@ -248,6 +271,19 @@ def make_row(
         data_digest=datamodule.data_digest,
         split_digest=datamodule.split_digest,
         preprocessing_digest=datamodule.preprocessing_digest,
+        config_digest=digest(find_setting(config)),
         n_test=len(predictions.record_ids),
         n_subjects=len(np.unique(predictions.subject_ids)),
+        test_looks=measured.looks,
     )
+
+
+def latency_columns(profile: Profile, reference: Profile | None) -> dict[str, float]:
+    """Latency at batch 1 and, where it was measured, at batch 64; the ratio to the reference as the gate sees it."""
+    columns = {
+        f"latency_ms_{quantile}{suffix}": getattr(profile.latency[size], f"{quantile}_ms")
+        for size, suffix in ((1, ""), (64, "_b64"))
+        if size in profile.latency
+        for quantile in ("p50", "p90", "p99")
+    }
+    return columns if reference is None else {**columns, "latency_ratio": latency_ratio(profile, reference, 1)}

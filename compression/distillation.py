@@ -80,7 +80,7 @@ class Distill:
     Raises
     ------
     ValueError
-        If an option is out of its range, or the teacher has other classes than the student.
+        If an option is out of its range, there is no teacher, or it has other classes than the student.
     """
 
     temperature: float = 2.0
@@ -99,7 +99,9 @@ class Distill:
 
     def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Return a student of the same architecture, fitted from scratch under the teacher."""
-        teacher = tools.teacher().eval()
+        if tools.teacher is None:
+            raise ValueError("step 'distill' needs a teacher: include conf/compression/distill.yaml in the recipe")
+        teacher = tools.teacher.eval()
         if tuple(teacher.class_names) != tuple(module.class_names):
             raise ValueError(
                 f"the teacher knows {teacher.class_names}, the student {module.class_names}: distillation needs the"

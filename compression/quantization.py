@@ -1,6 +1,6 @@
 """Quantization steps. The exported file is quantized by the target's own quantizer; a step says with what."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from compression.recipe import ExportSpec, Tools
@@ -17,6 +17,8 @@ class PtqInt8:
         Training windows that fix the activation ranges (min-max).
     per_channel : bool
         One weight scale per output channel.
+    float_nodes : sequence of str
+        Modules that stay in float, such as ``features.0``.
     seed : int
         Draws the calibration windows.
     claims : mapping
@@ -30,6 +32,7 @@ class PtqInt8:
 
     n_calibration: int = 256
     per_channel: bool = True
+    float_nodes: Sequence[str] = ()
     seed: int = 0
     claims: Mapping[str, float] = field(default_factory=dict)
     name: str = "ptq_int8"
@@ -45,5 +48,6 @@ class PtqInt8:
             spec,
             precision="int8",
             per_channel=self.per_channel,
+            float_nodes=tuple(self.float_nodes),
             calibration_positions=tuple(int(position) for position in positions),
         )

@@ -49,14 +49,14 @@ class Tools:
         Fits once per digest.
     rebuild : callable
         A freshly initialised module of the model that is being compressed.
-    teacher : callable
-        The fitted teacher of the recipe.
+    teacher : Classifier or None
+        The fitted teacher of the recipe, if it has one.
     """
 
     datamodule: Any
     fit: Fit
     rebuild: Callable[[], Classifier]
-    teacher: Callable[[], Classifier]
+    teacher: Classifier | None = None
 
 
 class Step(Protocol):

@@ -167,6 +167,12 @@ class EcgDataModule(pl.LightningDataModule):
         self._windows = windows
         log.info("%s: %s; windows per split %s", self.name, self.counts, self.leakage.n_records)
 
+    @property
+    def training_settings(self) -> dict[str, Any]:
+        """What shapes the training batches besides the data: plain values, for the digest of a fit."""
+        augment = {} if self.augment is None else vars(self.augment)
+        return {"batch_size": self.batch_size, "seed": self.seed, "augment": dict(augment)}
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled, augmented batches; the last incomplete one is dropped."""
         # Two generators, so that an augmentation does not change the order.

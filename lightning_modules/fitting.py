@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit cost and reached; ``reused`` when the weights were found."""
+    """What a fit cost and reached, and the run with its curves; ``reused`` when the weights were found."""
 
     digest: str
     weights: str
@@ -30,24 +30,25 @@ class FitReport:
     best: float
     epochs: int
     seconds: float
+    run_id: str | None = None
     reused: bool = False
 
 
-def pick_precision(precision: str) -> str:
+def pick_precision(precision: str, accelerator: str = "auto") -> str:
     """Resolve ``auto``: ``bf16-mixed`` where the device multiplies bfloat16 in hardware, else ``32-true``.
 
     On a CPU that lacks AVX512-BF16 and AMX, bfloat16 is emulated and several times *slower* than float32.
     """
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
     flags = torch.cpu.get_capabilities()
     return "bf16-mixed" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "32-true"
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Load a state dict into `net`, strictly, as data and never as code.
+    """Load a state dict, or the net of a Lightning checkpoint, into `net`: strictly, as data and never as code.
 
     Raises
     ------
@@ -59,6 +60,9 @@ def load_weights(net: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {str(path)!r}")
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if "state_dict" in state:
+        own = {name: value for name, value in state["state_dict"].items() if name.startswith("net.")}
+        state = {name.removeprefix("net."): value for name, value in own.items()}
     try:
         net.load_state_dict(state)
     except RuntimeError as error:
@@ -86,6 +90,7 @@ def fit_once(
     digest: str,
     seed: int,
     about: Mapping[str, Any],
+    run_id: str | None = None,
 ) -> FitReport:
     """Fit `module`, keep its best epoch; or load what an earlier call with this digest kept.
 
@@ -103,7 +108,9 @@ def fit_once(
     seed : int
         Set before the fit, so that a fit gives the same weights whatever ran before it.
     about : mapping
-        Written beside the weights for people to read.
+        Written beside the weights: what they depend on.
+    run_id : str, optional
+        Tracked run that gets the curves.
 
     Returns
     -------
@@ -121,7 +128,13 @@ def fit_once(
     folder = directory / digest
     folder.mkdir(parents=True, exist_ok=True)
     weights, report_path = folder / "net.pt", folder / "fit.json"
-    with FileLock(folder / "fit.lock"):
+    lock = FileLock(folder / "fit.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process is fitting %s: waiting for its weights", digest)
+        lock.acquire()
+    try:
         if report_path.is_file():
             load_weights(module.net, weights)
             report = FitReport(**{**json.loads(report_path.read_text()), "weights": str(weights), "reused": True})
@@ -149,9 +162,12 @@ def fit_once(
             best=float(checkpoint.best_model_score),
             epochs=trainer.current_epoch,
             seconds=round(time.perf_counter() - start, 1),
+            run_id=run_id,
         )
         (folder / "about.json").write_text(json.dumps(dict(about), indent=1, default=str))
         partial = report_path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(report), indent=1))
         partial.replace(report_path)
         return report
+    finally:
+        lock.release()

@@ -14,7 +14,7 @@ def tools(teacher=None, fit=None):
         datamodule=TinyDataModule(),
         fit=fit or (lambda module, about: module),
         rebuild=tiny_module,
-        teacher=lambda: teacher,
+        teacher=teacher,
     )
 
 
@@ -105,3 +105,8 @@ def test_record_logits_leave_other_positions_unusable():
     logits = record_logits(tiny_module().eval(), data)
     assert torch.isnan(logits[[0, 2, 3]]).all()
     assert torch.isfinite(logits[[1, 4]]).all()
+
+
+def test_distill_without_a_teacher_says_where_to_get_one():
+    with pytest.raises(ValueError, match="needs a teacher"):
+        list(apply_steps(tiny_module(), [Distill()], tools()))

@@ -11,7 +11,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from tests.configs import CONF, ROOT, compose_config, names_of
+from tests.configs import ROOT, compose_config, names_of
 
 GROUPS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "tracking", "experiment")
 OPTIONS = [(group, name) for group in GROUPS for name in names_of(group)]
@@ -48,12 +48,6 @@ def test_an_unknown_option_is_answered_with_the_choices():
 def test_an_unknown_key_is_refused():
     with pytest.raises(ConfigCompositionException, match="max_epoch"):
         compose_config("trainer.max_epoch=3")
-
-
-def test_max_epochs_reaches_every_fit():
-    assert compose_config("trainer.max_epochs=3").trainer.max_epochs == 3
-    # No model brings its own number of epochs.
-    assert not [path for path in (CONF / "model").glob("*.yaml") if "epochs" in path.read_text()]
 
 
 def test_the_default_job_is_the_main_job_on_synthetic_data():

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -93,3 +94,18 @@ def test_precision_follows_the_hardware(monkeypatch, flags, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
     assert pick_precision("auto") == expected
     assert pick_precision("16-mixed") == "16-mixed"
+
+
+def test_a_lightning_checkpoint_gives_its_net(tmp_path):
+    module = tiny_module()
+    trainer = tiny_trainer(tmp_path, epochs=1)
+    trainer.fit(module, datamodule=TinyDataModule())
+    fresh = tiny_module(seed=3)
+    load_weights(fresh.net, Path(trainer.checkpoint_callback.best_model_path))
+    assert torch.equal(fresh.net.head.weight, module.net.head.weight)
+
+
+def test_precision_does_not_ask_the_card_for_a_fit_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert pick_precision("auto", "cpu") == "32-true"

@@ -152,3 +152,14 @@ def test_tables_json_is_that_of_the_rows_file():
     rows = example_rows()
     assert rows_from_json(to_json(rows)) == rows
     assert [item["name"] for item in json.loads(to_json(rows))] == ["student-alone", "student-int8"]
+
+
+def test_tables_show_settings_that_differ():
+    rows = [
+        example_row(settings={"optim.lr": "0.003", "trainer.max_epochs": "8", "steps.alpha": "0.7"}),
+        example_row(settings={"optim.lr": "0.001", "trainer.max_epochs": "8"}),
+    ]
+    table = tabulate_rows(rows, only_differing=True)
+    assert [cells[table.header.index("optim.lr")] for cells in table.cells] == ["0.003", "0.001"]
+    assert "trainer.max_epochs" not in table.header
+    assert "steps.alpha" not in table.header

@@ -1,6 +1,9 @@
 """The main job, end to end, on synthetic data that is small enough for a test."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,9 @@ import pytest
 from omegaconf import DictConfig
 
 import train
-from composition import measurement
+from composition import candidates, measurement
 from deploy.gate import GateFailed
-from tests.configs import compose_config
+from tests.configs import ROOT, compose_config
 from tests.mlflow_template import template_database
 from tracking.rows import read_rows_file
 from tracking.store import initialise
@@ -121,8 +124,13 @@ def test_main_job_tracks_a_run_per_row_below_one_parent(job):
 def test_main_job_logs_curves_to_the_run_that_trained(job):
     folder, rows = job
     client = open_store(folder).client
-    history = client.get_metric_history(rows[1].run_id, "val/auroc_macro")
-    assert len(history) >= 2
+    for row in (rows[0], rows[2]):
+        assert client.get_run(row.run_id).data.params["fit.epochs"] == "2"
+        assert client.get_run(row.run_id).data.tags["fit_run"] == row.run_id
+        # One value an epoch, and the row's own at the end.
+        assert len(client.get_metric_history(row.run_id, "val/auroc_macro")) == 3
+    # Here the student is the teacher's twin: one fit serves both, and says where its curves are.
+    assert client.get_run(rows[1].run_id).data.tags["fit_run"] == rows[0].run_id
 
 
 def test_exported_files_carry_their_input_contract(job):
@@ -247,6 +255,89 @@ def test_a_teacher_that_does_not_fit_is_refused(job):
     )
     with pytest.raises(ValueError, match=r"do not fit Cnn1d.*model@compression\.teacher"):
         train.run(config)
+
+
+def test_a_teacher_from_another_split_is_refused(job):
+    folder, rows = job
+    source = f"compression.teacher.weights='runs:/{rows[0].run_id}'"
+    other = ("compression=distill", SMALL[1], source, "datamodule.folds={train:[1,2,3,4,5,6,7],val:[9],test:[8]}")
+    with pytest.raises(ValueError, match=r"trained on other data.*perhaps on the test patients"):
+        train.run(job_config(folder, "leaky", *other))
+
+
+def test_max_epochs_applies_to_every_fit_and_else_each_model_has_its_own(job, monkeypatch):
+    folder, _ = job
+    epochs = []
+
+    def stop(trainer, *arguments, **options):
+        epochs.append(trainer.max_epochs)
+        raise InterruptedError("asked to train")
+
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", stop)
+    for model, change in (
+        ("cnn1d_teacher", "trainer.max_epochs=3"),
+        ("cnn1d_124k", "trainer.max_epochs=3"),
+        ("cnn1d_teacher", "trainer.max_epochs=null"),
+        ("cnn1d_124k", "trainer.max_epochs=null"),
+    ):
+        with pytest.raises(InterruptedError):
+            train.run(job_config(folder, "epochs", "compression=none", f"model={model}", change))
+    assert epochs == [3, 3, 5, 9]
+
+
+def test_what_a_person_sees_does_not_train_again(job, monkeypatch):
+    folder, rows = job
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", None)
+    shown = ("callbacks=default", "trainer.log_every_n_steps=7")
+    (row,) = train.run(job_config(folder, "seen", "compression=none", *shown))
+    assert row.metrics == rows[1].metrics
+
+
+def test_a_file_for_another_device_has_no_latency_here(job):
+    folder, _ = job
+    rows = train.run(job_config(folder, "s8", "compression=ptq_int8", "deploy=onnx_s8"))
+    assert [row.latency_ms_p50 for row in rows] == [None, None]
+    assert "latency not measured" in " ".join(check["reason"] for check in rows[1].checks)
+    assert not any("latency" in reason for reason in rows[1].reasons)
+
+
+def test_a_registered_model_can_teach(job):
+    folder, rows = job
+    client = open_store(folder).client
+    client.create_registered_model("teacher")
+    version = client.create_model_version("teacher", f"runs:/{rows[0].run_id}/model", rows[0].run_id)
+    client.set_registered_model_alias("teacher", "champion", version.version)
+    weights = "compression.teacher.weights='models:/teacher@champion'"
+    config = job_config(folder, "registered", "compression=distill", SMALL[1], weights)
+    path, origin = candidates.find_weights(config.compression.teacher.weights, open_store(folder), folder)
+    assert path.name == "net.pt"
+    assert origin["split_digest"] == rows[0].split_digest
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_after_a_failed_job(tmp_path):
+    """As a process: three jobs, the middle one fails its gate; the others finish, the exit code says so."""
+    options = [item for item in SMALL if "gate" not in item and "teacher" not in item]
+    limits = ",".join(
+        f"{{size_ratio:{ratio},latency_ratio:9.0,int8_macs_share:0.9}}" for ratio in ("0.9", "0.01", "0.8")
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'sweep.db'}"}
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "-m",
+        *options,
+        "compression=ptq_int8",
+        f"model.limits.int8={limits}",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "size_ratio" in done.stdout + done.stderr
+    files = sorted((tmp_path / "outputs" / "sweeps").rglob("rows.json"))
+    assert len(files) == 3
+    store = initialise(environment["MLFLOW_TRACKING_URI"])
+    assert len(store.read_rows()) == 6
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_an_unknown_gate_is_refused(tmp_path):

@@ -78,6 +78,17 @@ def digest_source(*objects: Callable[..., Any] | ModuleType) -> str:
     return digest(sorted((name, path.read_bytes().replace(b"\r\n", b"\n")) for path, name in found.items()))
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping, names joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def git_state(root: Path | str) -> tuple[str, str]:
     """Commit of a checkout and everything in it that is not committed.
 

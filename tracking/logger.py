@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from tracking.connection import RETRY_WAITS_S, TrackingError, write_batch
+from tracking.digests import flatten
 from tracking.store import Store
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class MlflowLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Write hyperparameters, nested names joined by dots; those that the run has already stay."""
-        flat = _flatten(vars(params) if isinstance(params, Namespace) else params)
+        flat = flatten(vars(params) if isinstance(params, Namespace) else params)
         try:
             write_batch(self._store.client, self._run_id, params=flat, what="log hyperparameters", waits_s=())
         except TrackingError as error:
@@ -114,13 +115,3 @@ class MlflowLogger(Logger):
         """Write the rest, with several attempts; the run itself is closed by whoever opened it."""
         if self._buffer and not self.flush():
             LOGGER.error("%d training metrics of run %s could not be written", len(self._buffer), self._run_id)
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

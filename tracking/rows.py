@@ -38,6 +38,7 @@ class Row:
 
     Figures that were not measured are None. ``metrics`` and ``delta`` map metric names such as
     ``test/auroc_macro`` to estimates; ``delta`` is this artifact minus ``reference``, on the same records.
+    ``settings`` are the options of the job by dotted name.
 
     Raises
     ------
@@ -63,10 +64,14 @@ class Row:
     latency_ms_p90: float | None = None
     latency_ms_p99: float | None = None
     latency_ms_p50_b64: float | None = None
+    latency_ms_p90_b64: float | None = None
+    latency_ms_p99_b64: float | None = None
+    latency_ratio: float | None = None
     threads: int | None = None
     peak_memory_bytes: int | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)
     delta: dict[str, Estimate] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     reference: str | None = None
     verdict: str | None = None
     reasons: list[str] = field(default_factory=list)

@@ -152,7 +152,9 @@ class Store:
         """
         what = f"log row {row.name!r} to {self.tracking_uri!r}"
         run = retry(partial(self.client.get_run, run_id), what, hint=KEPT)
-        looks = None if row.split_digest is None else self.record_test_look(run_id, row.split_digest)
+        looks = row.test_looks
+        if looks is None and row.split_digest is not None:
+            looks = self.record_test_look(run_id, row.split_digest)
         row = replace(row, run_id=run_id, group=row.group or run.data.tags.get("group"), test_looks=looks)
         write = partial(write_batch, self.client, run_id, what=what, hint=KEPT)
         # Before the model, which takes over the params that its run has.

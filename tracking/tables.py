@@ -46,8 +46,8 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str = "test/auroc_macro", only
     metric : str, default "test/auroc_macro"
         Metric that the table shows, with its interval and its difference to the reference.
     only_differing : bool, default False
-        Move columns in which all rows agree into the caption; add name, data set, seed and reference where
-        they differ. The kind of data stays in every row as long as one row is synthetic.
+        Move columns in which all rows agree into the caption; add name, data set, seed, reference and
+        every setting where they differ. The kind of data stays in every row as long as one row is synthetic.
     """
     columns: dict[str, Callable[[Row], str]] = {
         "name": lambda row: row.name,
@@ -75,6 +75,8 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str = "test/auroc_macro", only
             del columns[name]
     shown = {name: [text(row) for row in rows] for name, text in columns.items()}
     same: list[str] = []
+    if only_differing:
+        shown |= {name: [row.settings.get(name, MISSING) for row in rows] for name in differing_settings(rows)}
     if only_differing and len(rows) > 1:
         kept = {"name", "role", "model", *({"data"} if any(row.data == "synthetic" for row in rows) else ())}
         same = [name for name, texts in shown.items() if name not in kept and len(set(texts)) == 1]
@@ -82,6 +84,12 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str = "test/auroc_macro", only
     header = tuple(name for name in shown if name not in same)
     cells = list(zip(*(shown[name] for name in header), strict=True))
     return TableText(header, cells, f"the same in every row: {caption}" if caption else "")
+
+
+def differing_settings(rows: Sequence[Row]) -> list[str]:
+    """Name the settings with more than one value among the rows that have them."""
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    return [name for name in names if len({row.settings[name] for row in rows if name in row.settings}) > 1]
 
 
 def format_estimate(estimate: Estimate | None, *, difference: bool = False) -> str:
