@@ -17,6 +17,7 @@ from datamodules.checks import check_classes, check_windows
 from datamodules.leakage import LeakageReport, check_leakage
 from datamodules.normalize import Normalizer, digest_preprocessing, fit_normalizer
 from datamodules.records import EcgSource, EcgWindows, Splitter
+from datamodules.rr import RR_ROW, rr_around
 from datamodules.sides import SPLITS, check_options, make_splits
 
 log = logging.getLogger(__name__)
@@ -173,6 +174,11 @@ class EcgDataModule(pl.LightningDataModule):
         augment = {} if self.augment is None else vars(self.augment)
         return {"batch_size": self.batch_size, "seed": self.seed, "augment": dict(augment)}
 
+    @property
+    def unit(self) -> str:
+        """Unit of the signal."""
+        return "s" if self.lead_names == (RR_ROW,) else "mV"
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled, augmented batches; the last incomplete one is dropped."""
         # Two generators, so that an augmentation does not change the order.
@@ -224,6 +230,38 @@ class EcgDataModule(pl.LightningDataModule):
     def subject_ids(self, split: str) -> NDArray[np.str_]:
         """Return the subject ids of a split, shape (n,)."""
         return self._loaded().subject_ids[self._positions(split)]
+
+    def times_s(self, split: str) -> NDArray[np.float64] | None:
+        """Return the places of a split's windows in their records in seconds, shape (n,); None for whole records."""
+        times_s = self._loaded().times_s
+        return None if times_s is None else times_s[self._positions(split)]
+
+    def rr_s(self, split: str, n_intervals: int) -> NDArray[np.float32]:
+        """Return the RR intervals around the beats of a split, or those that its windows are made of.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Split of the windows.
+        n_intervals : int
+            Intervals around each beat; windows of RR intervals have as many as they have.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, intervals)
+            In seconds; NaN beyond the ends of a record.
+
+        Raises
+        ------
+        ValueError
+            If the windows are neither beats nor RR intervals.
+        """
+        windows, positions = self._loaded(), self._positions(split)
+        if self.lead_names == (RR_ROW,):
+            return np.asarray(windows.signal_mv)[positions, 0]
+        if windows.times_s is None or self.level != "beat":
+            raise ValueError(f"RR intervals exist around beats, but datamodule.level is {self.level!r}")
+        return rr_around(windows.record_ids, windows.times_s, n_intervals)[positions]
 
     def calibration(self, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Draw windows for the calibration of a quantizer, from the training split only.

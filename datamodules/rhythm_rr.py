@@ -12,13 +12,10 @@ from datamodules.beat_worker import encode_rhythms, hash_signals
 from datamodules.physionet import download_matching
 from datamodules.records import EcgWindows
 from datamodules.rhythm_db import read_rhythm_db
-from datamodules.rr import RrWindows, cut_rr_windows
+from datamodules.rr import RR_ROW, RrWindows, cut_rr_windows
 from datamodules.window_files import digest_arrays
 
 log = logging.getLogger(__name__)
-
-LEAD_NAME = "RR"
-"""Name of the only row of a window."""
 
 
 def load_rr_windows(
@@ -71,8 +68,8 @@ def load_rr_windows(
     ValueError
         If an argument or a record is not as expected, or no window is left.
     """
-    if list(lead_names) != [LEAD_NAME]:
-        raise ValueError(f"datamodule.lead_names is {list(lead_names)!r}, expected {[LEAD_NAME]!r} for RR windows")
+    if list(lead_names) != [RR_ROW]:
+        raise ValueError(f"datamodule.lead_names is {list(lead_names)!r}, expected {[RR_ROW]!r} for RR windows")
     if len(class_names) != 2:
         raise ValueError(f"datamodule.class_names is {list(class_names)!r}, expected 'other' and one rhythm")
     root = Path(root).expanduser().absolute()
@@ -126,7 +123,7 @@ def _join(found: list[tuple[str, str, RrWindows]], fs: float, class_names: tuple
     return EcgWindows(
         **arrays,
         fs=fs,
-        lead_names=(LEAD_NAME,),
+        lead_names=(RR_ROW,),
         class_names=class_names,
         data_digest=digest_arrays(arrays, {"fs": fs, "class_names": class_names}),
         counts={**counts, "records": len(found), "used": len(rr_s)},
