@@ -64,12 +64,17 @@ def run(config: DictConfig) -> list[Row]:
     store = initialise(**config.tracking)
     datamodule = instantiate(config.datamodule)
     datamodule.setup()
+    # What was found in the folder: other keys depend on it.
+    config.datamodule.kind = datamodule.kind
     with ExitStack() as stack:
         job = stack.enter_context(open_job(store, config, origin))
         MlflowLogger(store, job.run_id).log_hyperparams({**plain(config), **describe_data(datamodule)})
         measured, baselines = answer_all(config, datamodule, store, stack, job)
         log.info("measuring latency and memory of %d files, side by side", len(measured))
-        profiles = profile_artifacts([item.artifact for item in measured], **plain(config.deploy.profile))
+        window_s = config.latency_window_s[datamodule.kind]
+        profiles = profile_artifacts(
+            [item.artifact for item in measured], window_s=window_s, **plain(config.deploy.profile)
+        )
         rows = []
         for index, item in enumerate(measured):
             at = find_reference(measured, item)

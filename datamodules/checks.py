@@ -17,7 +17,8 @@ def check_windows(windows: EcgWindows, expected: Mapping[str, Any]) -> None:
     windows : EcgWindows
         Loaded windows.
     expected : mapping of str to value
-        Configured ``fs``, ``n_samples``, ``n_leads``, ``lead_names``, ``n_classes``, ``class_names``.
+        Configured ``fs``, ``n_samples``, ``n_leads``, ``lead_names``, ``n_classes``, ``class_names``,
+        ``kind``.
 
     Raises
     ------
@@ -31,6 +32,7 @@ def check_windows(windows: EcgWindows, expected: Mapping[str, Any]) -> None:
         "n_leads": windows.signal_mv.shape[1],
         "class_names": windows.class_names,
         "n_classes": windows.targets.shape[1],
+        "kind": windows.kind,
     }
     for key, value in found.items():
         if expected[key] != value:

@@ -32,10 +32,10 @@ class EcgDataModule(pl.LightningDataModule):
         Loads the windows; called with the arguments of the same names below.
     name : str
         Name of the data set.
-    kind : {"real", "synthetic"}
-        Where the signals come from; stands beside every figure.
-    root : Path or str
-        Folder of the data set.
+    kind : {"real", "synthetic"}, optional
+        Where the signals come from; stands beside every figure. Verified against the folder; None takes what it says.
+    root : Path or str, optional
+        Folder of the data set; None where the source simulates one.
     n_leads, n_classes : int
         Sizes that models are built from; verified against the data.
     class_names, lead_names : sequence of str
@@ -90,8 +90,8 @@ class EcgDataModule(pl.LightningDataModule):
         *,
         source: EcgSource,
         name: str,
-        kind: Literal["real", "synthetic"],
-        root: Path | str,
+        kind: Literal["real", "synthetic"] | None,
+        root: Path | str | None,
         n_leads: int,
         n_classes: int,
         class_names: Sequence[str],
@@ -164,6 +164,7 @@ class EcgDataModule(pl.LightningDataModule):
         self.split_digest = self.leakage.split_digest
         self.data_digest, self.counts = windows.data_digest, windows.counts
         self.preprocessing_digest = digest_preprocessing(windows, self.normalizer)
+        self.kind = windows.kind
         # Last: until every check has passed, the module counts as not set up.
         self._windows = windows
         log.info("%s: %s; windows per split %s", self.name, self.counts, self.leakage.n_records)
@@ -302,7 +303,7 @@ class EcgDataModule(pl.LightningDataModule):
             **{key: getattr(self, key) for key in ("fs", "lead_names", "class_names", "missing", "download")},
             **{key: value for key, value in optional.items() if value is not None},
         )
-        check_windows(windows, vars(self))
+        check_windows(windows, {**vars(self), "kind": self.kind or windows.kind})
         return windows
 
     def _loader(
