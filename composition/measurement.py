@@ -19,7 +19,7 @@ from deploy.artifact import Artifact, predict
 from deploy.profile import Profile, latency_ratio
 from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import load_weights, save_weights
-from lightning_modules.metrics import choose_thresholds, classification_metrics, sigmoid
+from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
 from tracking.digests import digest, flatten
 from tracking.predictions import Predictions, make_predictions
 from tracking.rows import Estimate, Row
@@ -93,16 +93,16 @@ def measure(
 ) -> Measured:
     """Export a candidate and evaluate the file: thresholds on validation, predictions on test, parity with torch."""
     artifact = export_candidate(candidate, export, datamodule, path)
-    names = datamodule.class_names
-    val = sigmoid(predict(artifact, datamodule.windows("val")))
-    thresholds = choose_thresholds(val, datamodule.targets("val"))
+    names, exclusive = datamodule.class_names, datamodule.exclusive
+    val = to_probabilities(predict(artifact, datamodule.windows("val")), exclusive)
+    thresholds = choose_thresholds(val, datamodule.targets("val"), exclusive)
     windows = datamodule.windows("test")
     logits = predict(artifact, windows)
     predictions = make_predictions(
         datamodule.record_ids("test"),
         datamodule.subject_ids("test"),
         datamodule.targets("test"),
-        sigmoid(logits),
+        to_probabilities(logits, exclusive),
         names,
         thresholds,
     )
@@ -111,14 +111,16 @@ def measure(
     checks = [
         gate.check_reload(in_memory, reloaded_logits(candidate, some)),
         *gate.check_parity(
-            in_memory,
-            logits[: len(some)],
+            to_log_odds(in_memory, exclusive),
+            to_log_odds(logits[: len(some)], exclusive),
             thresholds,
             artifact.precision,
-            delta_auroc=auroc_difference(logits[: len(some)], in_memory, predictions.targets[: len(some)], names),
+            delta_auroc=auroc_difference(
+                logits[: len(some)], in_memory, predictions.targets[: len(some)], names, exclusive
+            ),
         ),
     ]
-    val_metrics = classification_metrics(val, datamodule.targets("val"), names, thresholds, "val")
+    val_metrics = classification_metrics(val, datamodule.targets("val"), names, thresholds, "val", exclusive)
     return Measured(candidate, target, run, artifact, predictions, val_metrics, looks, checks)
 
 
@@ -143,13 +145,18 @@ def reloaded_logits(candidate: Candidate, windows: NDArray[np.float32]) -> NDArr
 
 
 def auroc_difference(
-    logits: NDArray[np.floating], reference: NDArray[np.floating], targets: NDArray[np.float32], names: Sequence[str]
+    logits: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    targets: NDArray[np.float32],
+    names: Sequence[str],
+    exclusive: bool = False,
 ) -> float | None:
     """Macro AUROC of logits minus that of the reference's; None where these few windows lack a class."""
     half = np.full(len(names), 0.5)
     try:
         ours, theirs = (
-            classification_metrics(sigmoid(scores), targets, names, half, "parity") for scores in (logits, reference)
+            classification_metrics(to_probabilities(scores, exclusive), targets, names, half, "parity", exclusive)
+            for scores in (logits, reference)
         )
     except ValueError:
         return None
