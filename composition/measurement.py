@@ -21,7 +21,7 @@ from deploy import gate
 from deploy.artifact import Artifact, predict
 from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import load_weights, save_weights
-from lightning_modules.metrics import choose_thresholds, classification_metrics, sigmoid
+from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
 from tracking.logger import MlflowLogger
 from tracking.predictions import Predictions, make_predictions
 from tracking.store import OpenRun, Store
@@ -142,20 +142,23 @@ def measure(
 ) -> Measured:
     """Export a candidate and evaluate the file: thresholds on validation, predictions on test, parity with torch."""
     artifact = export_candidate(candidate, export, datamodule, path)
+    exclusive = datamodule.exclusive
     windows = datamodule.windows("test")
-    val, logits = sigmoid(predict(artifact, datamodule.windows("val"))), predict(artifact, windows)
-    predictions, val_metrics = make_test_predictions(datamodule, val, sigmoid(logits))
+    val, logits = predict(artifact, datamodule.windows("val")), predict(artifact, windows)
+    predictions, val_metrics = make_test_predictions(
+        datamodule, to_probabilities(val, exclusive), to_probabilities(logits, exclusive)
+    )
     some = windows[:parity_windows]
     in_memory = torch_logits(candidate.stage.module, some)
     checks = [
         gate.check_reload(in_memory, reloaded_logits(candidate, some)),
         *gate.check_parity(
-            in_memory,
-            logits[: len(some)],
+            to_log_odds(in_memory, exclusive),
+            to_log_odds(logits[: len(some)], exclusive),
             predictions.thresholds,
             artifact.precision,
             delta_auroc=auroc_difference(
-                logits[: len(some)], in_memory, predictions.targets[: len(some)], predictions.class_names
+                logits[: len(some)], in_memory, predictions.targets[: len(some)], predictions.class_names, exclusive
             ),
         ),
     ]
@@ -183,8 +186,8 @@ def make_test_predictions(
     val, test : ndarray of float64, shape (n, classes)
         Probabilities.
     """
-    names = datamodule.class_names
-    thresholds = choose_thresholds(val, datamodule.targets("val"))
+    targets, names, exclusive = datamodule.targets("val"), datamodule.class_names, datamodule.exclusive
+    thresholds = choose_thresholds(val, targets, exclusive)
     predictions = make_predictions(
         datamodule.record_ids("test"),
         datamodule.subject_ids("test"),
@@ -192,8 +195,11 @@ def make_test_predictions(
         test,
         names,
         thresholds,
+        exclusive=exclusive,
+        level=datamodule.level,
+        times_s=datamodule.times_s("test"),
     )
-    return predictions, classification_metrics(val, datamodule.targets("val"), names, thresholds, "val")
+    return predictions, classification_metrics(val, targets, names, thresholds, "val", exclusive, datamodule.level)
 
 
 def torch_logits(module: Classifier, windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -217,13 +223,18 @@ def reloaded_logits(candidate: Candidate, windows: NDArray[np.float32]) -> NDArr
 
 
 def auroc_difference(
-    logits: NDArray[np.floating], reference: NDArray[np.floating], targets: NDArray[np.float32], names: Sequence[str]
+    logits: NDArray[np.floating],
+    reference: NDArray[np.floating],
+    targets: NDArray[np.float32],
+    names: Sequence[str],
+    exclusive: bool = False,
 ) -> float | None:
     """Macro AUROC of logits minus that of the reference's; None where these few windows lack a class."""
     half = np.full(len(names), 0.5)
     try:
         ours, theirs = (
-            classification_metrics(sigmoid(scores), targets, names, half, "parity") for scores in (logits, reference)
+            classification_metrics(to_probabilities(scores, exclusive), targets, names, half, "parity", exclusive)
+            for scores in (logits, reference)
         )
     except ValueError:
         return None

@@ -56,6 +56,8 @@ class EcgDataModule(pl.LightningDataModule):
         Loss of the metric that compression may cost on this data; read by the gate.
     level : {"record", "beat", "window"}
         What one window is; part of the name of every metric.
+    exclusive : bool
+        Whether every window has exactly one class; verified.
     leaky : bool
         Whether the split may share records and persons; such runs are tagged.
     pooled : bool
@@ -103,6 +105,7 @@ class EcgDataModule(pl.LightningDataModule):
         folds: Mapping[str, Sequence[int]] | None = None,
         split: Splitter | None = None,
         level: Literal["record", "beat", "window"] = "record",
+        exclusive: bool = False,
         leaky: bool = False,
         pooled: bool = False,
         augment: EcgAugment | None = None,
@@ -126,6 +129,7 @@ class EcgDataModule(pl.LightningDataModule):
         self.folds = None if folds is None else {side: list(folds[side]) for side in SPLITS}
         self.split = split
         self.level = level
+        self.exclusive = exclusive
         self.leaky = leaky
         self.pooled = pooled
         self.batch_size = batch_size

@@ -39,7 +39,7 @@ def test_ecg_rhythms_synthetic_beats_are_split_by_subject(synthetic):
     signal, target, _ = next(iter(module.train_dataloader()))
     assert signal.shape == (8, 1, 300)
     assert target.shape == (8, 2)
-    assert (module.level, module.leaky, module.leakage.leaky) == ("beat", False, False)
+    assert (module.level, module.leaky, module.leakage.leaky, module.exclusive) == ("beat", False, False, True)
 
 
 def test_ecg_rhythms_leaky_split_is_tagged(synthetic):
