@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import requires
@@ -20,8 +20,12 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from composition.candidates import Fitter, data_digests, make_candidates, plain
-from composition.measurement import Measured, make_row, measure
+from composition.baselines import answer_baselines
+from composition.candidates import plain
+from composition.facts import data_digests
+from composition.folds import make_folds, pool_folds
+from composition.measurement import Answers, Measured, measure_split
+from composition.rows import make_baseline_row, make_row
 from deploy.gate import GateFailed
 from deploy.profile import profile_artifacts
 from tracking import digests, plots, tables
@@ -60,19 +64,25 @@ def run(config: DictConfig) -> list[Row]:
     store = initialise(**config.tracking)
     datamodule = instantiate(config.datamodule)
     datamodule.setup()
+    # What was found in the folder: other keys depend on it.
+    config.datamodule.kind = datamodule.kind
     with ExitStack() as stack:
         job = stack.enter_context(open_job(store, config, origin))
         MlflowLogger(store, job.run_id).log_hyperparams({**plain(config), **describe_data(datamodule)})
-        measured = list(measure_all(config, datamodule, store, stack, job))
+        measured, baselines = answer_all(config, datamodule, store, stack, job)
         log.info("measuring latency and memory of %d files, side by side", len(measured))
-        profiles = profile_artifacts([item.artifact for item in measured], **plain(config.deploy.profile))
+        window_s = config.latency_window_s[datamodule.kind]
+        profiles = profile_artifacts(
+            [item.artifact for item in measured], window_s=window_s, **plain(config.deploy.profile)
+        )
         rows = []
         for index, item in enumerate(measured):
             at = find_reference(measured, item)
             reference = (None, None) if at is None else (measured[at], profiles[at])
-            rows.append(make_row(config, datamodule, item, profiles[index], *reference))
+            rows.append(make_row(config, item, profiles[index], *reference))
+        rows += [make_baseline_row(config, item) for item in baselines]
         write_rows(output / "rows.json", rows)
-        rows = [log_row(store, origin, item, row) for item, row in zip(measured, rows, strict=True)]
+        rows = [log_row(store, origin, item, row) for item, row in zip([*measured, *baselines], rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
     for row in rows:
@@ -89,6 +99,8 @@ def open_job(store: Store, config: DictConfig, origin: "Origin") -> Any:
     """Open the parent run of this job."""
     name = f"{config.datamodule.name} {config.model.name} {config.compression.name}"
     tags = {"recipe": config.compression.name, "paper": config.model.paper, "data": config.datamodule.kind}
+    if config.datamodule.leaky:
+        tags["leaky"] = "true"
     return store.job(name, group=config.group, tags={**origin.tags, **tags})
 
 
@@ -102,31 +114,23 @@ def describe_data(datamodule: Any) -> dict[str, Any]:
     }
 
 
-def measure_all(
+def answer_all(
     config: DictConfig, datamodule: Any, store: Store, stack: ExitStack, job: OpenRun
-) -> Iterator[Measured]:
-    """Yield every candidate's file on every target; fits happen on the way.
-
-    Runs below the job stay open until the stack unwinds: a failure closes all of them as FAILED.
-    """
-    targets = instantiate(config.deploy.targets)
-    fitter = Fitter(config, datamodule, store, job)
+) -> tuple[list[Measured], list[Answers]]:
+    """Answers of every candidate's files and of every baseline: on the one split, or pooled over all folds."""
+    if not datamodule.pooled:
+        split = (config, datamodule, store, stack, job)
+        return list(measure_split(*split)), list(answer_baselines(*split))
+    measured, baselines = [], []
+    for own, fold, run in make_folds(config, datamodule, stack, job):
+        split = (own, fold, store, stack, run)
+        measured.append(list(measure_split(*split)))
+        baselines.append(list(answer_baselines(*split)))
 
     def open_run(name: str) -> OpenRun:
-        run = stack.enter_context(job.child(name))
-        MlflowLogger(store, run.run_id).log_hyperparams(plain(config))
-        return run
+        return stack.enter_context(job.child(name))
 
-    for candidate in make_candidates(config, fitter, open_run):
-        for index, (target, export) in enumerate(targets.items()):
-            run = candidate.run if index == 0 else open_run(f"{candidate.run.name} {target}")
-            log.info("exporting and evaluating %s on %s", candidate.run.name, target)
-            # The module of a target is named like the ending of its files.
-            ending = export.func.__module__.rpartition(".")[2]
-            path = Path(config.paths.output) / f"{candidate.name}-{target}.{ending}"
-            # Before the look, so that a job that dies right after it is counted too.
-            looks = store.record_test_look(run.run_id, datamodule.split_digest)
-            yield measure(candidate, target, run, export, datamodule, path, config.parity_windows, looks)
+    return pool_folds(measured, open_run), pool_folds(baselines, open_run)
 
 
 def find_reference(measured: Sequence[Measured], item: Measured) -> int | None:
@@ -159,22 +163,27 @@ def find_origin(config: DictConfig) -> Origin:
     return Origin(texts, {**tags, "uncommitted": str(bool(diff)).lower()})
 
 
-def log_row(store: Store, origin: Origin, item: Measured, row: Row) -> Row:
+def log_row(store: Store, origin: Origin, item: Answers, row: Row) -> Row:
     """Write a row with its predictions, plots, weights and origin to its run."""
-    fit = item.candidate.fit
+    about: dict[str, Any] = {"tags": origin.tags}
+    if isinstance(item, Measured):
+        fit = item.candidate.fit
+        about = {
+            "model_path": item.artifact.path if item.artifact.runtime == "onnxruntime" else None,
+            "tags": {**origin.tags, "paper": item.candidate.model.paper, "fit_run": fit.run_id},
+            "params": {f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
+            "files": [fit.weights],
+        }
     return store.log_row(
         item.run.run_id,
         row,
         predictions=item.predictions,
-        model_path=item.artifact.path if item.artifact.runtime == "onnxruntime" else None,
         figures={
             "roc.png": plots.roc_figure(item.predictions, row.name),
             "pr.png": plots.precision_recall_figure(item.predictions, row.name),
         },
         texts=origin.texts,
-        tags={**origin.tags, "paper": item.candidate.model.paper, "fit_run": fit.run_id},
-        params={f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
-        files=[fit.weights],
+        **about,
     )
 
 

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from composition.facts import data_digests
 from compression.recipe import Stage, Tools, apply_steps
 from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import FitReport, fit_once, load_weights, pick_precision, save_weights
@@ -126,11 +127,6 @@ def build_module(model: DictConfig, seed: int) -> Classifier:
     """Instantiate a model with weights that depend on the seed alone."""
     pl.seed_everything(seed, workers=True, verbose=False)
     return instantiate(model.module)
-
-
-def data_digests(datamodule: Any) -> dict[str, str]:
-    """Digests of data, split and preprocessing, by name."""
-    return {name: getattr(datamodule, name) for name in ("data_digest", "split_digest", "preprocessing_digest")}
 
 
 def find_weights(source: str, store: Store, folder: Path) -> tuple[Path, dict[str, str]]:

@@ -10,16 +10,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from compression.recipe import ExportSpec, Tools
-from lightning_modules.classifier import Batch, Classifier, bce_loss
+from lightning_modules.classifier import Batch, Classifier, bce_loss, softmax_loss
 
 VIEWS = ("record", "batch")
 
 
 @dataclass(frozen=True)
 class SoftTargetLoss:
-    """``(1 - alpha) BCE(labels) + alpha T^2 BCE(sigmoid(teacher / T))`` on sigmoid outputs at temperature T.
+    """``(1 - alpha) CE(labels) + alpha T^2 KL(softmax(teacher / T) || softmax(student / T))``, mean over the batch.
 
-    Hinton et al. 2015 (doi 10.48550/arXiv.1503.02531), with one sigmoid per class in the place of the softmax.
+    Hinton et al. 2015 (doi 10.48550/arXiv.1503.02531). Where classes are not exclusive, with a sigmoid per class and
+    binary cross-entropies, mean over batch and classes, in the place of the softmax; that differs from the
+    divergence by the teacher's entropy, which has no gradient.
 
     Attributes
     ----------
@@ -30,12 +32,18 @@ class SoftTargetLoss:
     teacher: "RecordView | BatchView"
     temperature: float
     alpha: float
+    exclusive: bool = False
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Loss of logits (batch, classes), a scalar."""
-        soft = torch.sigmoid(self.teacher(batch) / self.temperature)
-        distilled = functional.binary_cross_entropy_with_logits(logits / self.temperature, soft)
-        return (1 - self.alpha) * bce_loss(logits, batch) + self.alpha * self.temperature**2 * distilled
+        student, teacher = logits / self.temperature, self.teacher(batch) / self.temperature
+        if self.exclusive:
+            log_student, log_teacher = student.log_softmax(dim=1), teacher.log_softmax(dim=1)
+            distilled = functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+        else:
+            distilled = functional.binary_cross_entropy_with_logits(student, teacher.sigmoid())
+        label_loss = softmax_loss if self.exclusive else bce_loss
+        return (1 - self.alpha) * label_loss(logits, batch) + self.alpha * self.temperature**2 * distilled
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ class Distill:
             )
         student = tools.rebuild()
         source = RecordView(record_logits(teacher, tools.datamodule)) if self.view == "record" else BatchView(teacher)
-        student.criterion = SoftTargetLoss(source, self.temperature, self.alpha)
+        student.criterion = SoftTargetLoss(source, self.temperature, self.alpha, student.exclusive)
         about = {"step": self.name, "temperature": self.temperature, "alpha": self.alpha, "view": self.view}
         return tools.fit(student, {**about, "teacher": weights_digest(teacher)}), spec
 

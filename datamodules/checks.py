@@ -17,12 +17,13 @@ def check_windows(windows: EcgWindows, expected: Mapping[str, Any]) -> None:
     windows : EcgWindows
         Loaded windows.
     expected : mapping of str to value
-        Configured ``fs``, ``n_samples``, ``n_leads``, ``lead_names``, ``n_classes``, ``class_names``.
+        Configured ``fs``, ``n_samples``, ``n_leads``, ``lead_names``, ``n_classes``, ``class_names``,
+        ``exclusive``, ``kind``.
 
     Raises
     ------
     ValueError
-        If one of them differs; the message names the key.
+        If one of them differs; the message names the key. If classes are exclusive and a window has none or several.
     """
     found = {
         "fs": float(windows.fs),
@@ -31,6 +32,7 @@ def check_windows(windows: EcgWindows, expected: Mapping[str, Any]) -> None:
         "n_leads": windows.signal_mv.shape[1],
         "class_names": windows.class_names,
         "n_classes": windows.targets.shape[1],
+        "kind": windows.kind,
     }
     for key, value in found.items():
         if expected[key] != value:
@@ -38,6 +40,13 @@ def check_windows(windows: EcgWindows, expected: Mapping[str, Any]) -> None:
                 f"datamodule.{key} is {expected[key]!r}, but the data have {value!r}: correct the"
                 f" configuration or choose other data"
             )
+    n_positive = windows.targets.sum(axis=1)
+    if expected["exclusive"] and (n_positive != 1).any():
+        first = int(np.flatnonzero(n_positive != 1)[0])
+        raise ValueError(
+            f"record {str(windows.record_ids[first])!r} has a window with {n_positive[first]:g} of the classes"
+            f" {windows.class_names}, expected exactly one: correct its labels or set datamodule.exclusive=false"
+        )
 
 
 def check_classes(windows: EcgWindows, splits: Mapping[str, NDArray[np.int64]]) -> None:

@@ -17,6 +17,7 @@ from datamodules.checks import check_classes, check_windows
 from datamodules.leakage import LeakageReport, check_leakage
 from datamodules.normalize import Normalizer, digest_preprocessing, fit_normalizer
 from datamodules.records import EcgSource, EcgWindows, Splitter
+from datamodules.rr import RR_ROW, rr_around
 from datamodules.sides import SPLITS, check_options, make_splits
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,10 @@ class EcgDataModule(pl.LightningDataModule):
         Loads the windows; called with the arguments of the same names below.
     name : str
         Name of the data set.
-    kind : {"real", "synthetic"}
-        Where the signals come from; stands beside every figure.
-    root : Path or str
-        Folder of the data set.
+    kind : {"real", "synthetic"}, optional
+        Where the signals come from; stands beside every figure. Verified against the folder; None takes what it says.
+    root : Path or str, optional
+        Folder of the data set; None where the source simulates one.
     n_leads, n_classes : int
         Sizes that models are built from; verified against the data.
     class_names, lead_names : sequence of str
@@ -55,6 +56,8 @@ class EcgDataModule(pl.LightningDataModule):
         Loss of the metric that compression may cost on this data; read by the gate.
     level : {"record", "beat", "window"}
         What one window is; part of the name of every metric.
+    exclusive : bool
+        Whether every window has exactly one class; verified.
     leaky : bool
         Whether the split may share records and persons; such runs are tagged.
     pooled : bool
@@ -89,8 +92,8 @@ class EcgDataModule(pl.LightningDataModule):
         *,
         source: EcgSource,
         name: str,
-        kind: Literal["real", "synthetic"],
-        root: Path | str,
+        kind: Literal["real", "synthetic"] | None,
+        root: Path | str | None,
         n_leads: int,
         n_classes: int,
         class_names: Sequence[str],
@@ -102,6 +105,7 @@ class EcgDataModule(pl.LightningDataModule):
         folds: Mapping[str, Sequence[int]] | None = None,
         split: Splitter | None = None,
         level: Literal["record", "beat", "window"] = "record",
+        exclusive: bool = False,
         leaky: bool = False,
         pooled: bool = False,
         augment: EcgAugment | None = None,
@@ -125,6 +129,7 @@ class EcgDataModule(pl.LightningDataModule):
         self.folds = None if folds is None else {side: list(folds[side]) for side in SPLITS}
         self.split = split
         self.level = level
+        self.exclusive = exclusive
         self.leaky = leaky
         self.pooled = pooled
         self.batch_size = batch_size
@@ -163,6 +168,7 @@ class EcgDataModule(pl.LightningDataModule):
         self.split_digest = self.leakage.split_digest
         self.data_digest, self.counts = windows.data_digest, windows.counts
         self.preprocessing_digest = digest_preprocessing(windows, self.normalizer)
+        self.kind = windows.kind
         # Last: until every check has passed, the module counts as not set up.
         self._windows = windows
         log.info("%s: %s; windows per split %s", self.name, self.counts, self.leakage.n_records)
@@ -172,6 +178,11 @@ class EcgDataModule(pl.LightningDataModule):
         """What shapes the training batches besides the data: plain values, for the digest of a fit."""
         augment = {} if self.augment is None else vars(self.augment)
         return {"batch_size": self.batch_size, "seed": self.seed, "augment": dict(augment)}
+
+    @property
+    def unit(self) -> str:
+        """Unit of the signal."""
+        return "s" if self.lead_names == (RR_ROW,) else "mV"
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled, augmented batches; the last incomplete one is dropped."""
@@ -225,6 +236,38 @@ class EcgDataModule(pl.LightningDataModule):
         """Return the subject ids of a split, shape (n,)."""
         return self._loaded().subject_ids[self._positions(split)]
 
+    def times_s(self, split: str) -> NDArray[np.float64] | None:
+        """Return the places of a split's windows in their records in seconds, shape (n,); None for whole records."""
+        times_s = self._loaded().times_s
+        return None if times_s is None else times_s[self._positions(split)]
+
+    def rr_s(self, split: str, n_intervals: int) -> NDArray[np.float32]:
+        """Return the RR intervals around the beats of a split, or those that its windows are made of.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+            Split of the windows.
+        n_intervals : int
+            Intervals around each beat; windows of RR intervals have as many as they have.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, intervals)
+            In seconds; NaN beyond the ends of a record.
+
+        Raises
+        ------
+        ValueError
+            If the windows are neither beats nor RR intervals.
+        """
+        windows, positions = self._loaded(), self._positions(split)
+        if self.lead_names == (RR_ROW,):
+            return np.asarray(windows.signal_mv)[positions, 0]
+        if windows.times_s is None or self.level != "beat":
+            raise ValueError(f"RR intervals exist around beats, but datamodule.level is {self.level!r}")
+        return rr_around(windows.record_ids, windows.times_s, n_intervals)[positions]
+
     def calibration(self, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Draw windows for the calibration of a quantizer, from the training split only.
 
@@ -264,7 +307,7 @@ class EcgDataModule(pl.LightningDataModule):
             **{key: getattr(self, key) for key in ("fs", "lead_names", "class_names", "missing", "download")},
             **{key: value for key, value in optional.items() if value is not None},
         )
-        check_windows(windows, vars(self))
+        check_windows(windows, {**vars(self), "kind": self.kind or windows.kind})
         return windows
 
     def _loader(

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from datamodules.cache import allocate_array, cached_directory, content_digest
+from datamodules.origin import find_kind
 from datamodules.physionet import download_files
 from datamodules.processes import count_cores
 from datamodules.ptbxl_index import STATEMENTS_CSV, TABLE_CSV, PtbxlIndex, read_index
@@ -165,7 +167,7 @@ def load_ptbxl(
     )
     windows = open_windows(directory)
     _report_flat_leads(directory, flat_leads)
-    return windows
+    return replace(windows, kind=find_kind(root))
 
 
 def _present(

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.origin import Kind
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class EcgRecord:
@@ -63,6 +65,8 @@ class EcgWindows:
         window of RR intervals.
     training_only : ndarray of bool, shape (n,), optional
         Windows that overlap others and so serve in training alone.
+    kind : {"real", "synthetic"}
+        Whether the signals were recorded or simulated.
     """
 
     signal_mv: NDArray[np.float32]
@@ -80,6 +84,7 @@ class EcgWindows:
     lead_variances_mv2: NDArray[np.float64] | None = None
     times_s: NDArray[np.float64] | None = None
     training_only: NDArray[np.bool_] | None = None
+    kind: Kind = "real"
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -93,7 +98,7 @@ class EcgSource(Protocol):
     is by the authors' folds, and with ``flat_leads`` where that is configured.
     """
 
-    def __call__(self, root: Path | str, **options: Any) -> EcgWindows:
+    def __call__(self, root: Path | str | None, **options: Any) -> EcgWindows:
         """Load the windows."""
 
 

@@ -2,7 +2,8 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from rich.progress import Progress
 from datamodules.beat_worker import BeatRequest, BeatSpec, RecordBeats, cut_record, cut_record_in_reader
 from datamodules.cache import cached_directory, content_digest
 from datamodules.filters import Filters
+from datamodules.origin import find_kind, find_root
 from datamodules.physionet import download_matching
 from datamodules.processes import count_cores, run_tasks
 from datamodules.records import EcgWindows
@@ -27,7 +29,7 @@ CACHE_FORMAT = 1
 
 
 def load_beats(
-    root: Path | str,
+    root: Path | str | None,
     *,
     cache_dir: Path | str,
     fs: float,
@@ -42,6 +44,7 @@ def load_beats(
     max_rr_s: float = 3.0,
     missing: Literal["error", "skip"] = "error",
     download: bool = False,
+    simulate: Callable[[], Path] | None = None,
     database: str | None = None,
     version: str | None = None,
     workers: int | None = None,
@@ -53,8 +56,8 @@ def load_beats(
 
     Parameters
     ----------
-    root : Path or str
-        Folder of the records.
+    root : Path, str or None
+        Folder of the records; None for simulated ones.
     cache_dir : Path or str
         Folder for the cache; 1.2 KB per beat and lead.
     fs : float
@@ -75,6 +78,8 @@ def load_beats(
         Whether to fetch files that are not there from PhysioNet.
     database, version : str, optional
         PhysioNet's name of the data base, needed for a download.
+    simulate : callable, optional
+        Writes simulated records and returns their folder, see `datamodules.synthetic_afdb`.
     workers : int, optional
         Processes; as many as there are cores by default.
 
@@ -92,7 +97,7 @@ def load_beats(
     OSError
         If the cache cannot be written or the download failed.
     """
-    root = Path(root).expanduser().absolute()
+    root = find_root(root, simulate, download)
     if download:
         download_matching(database, version, root, (".hea", ".dat", f".{rhythm_annotator}", *_dotted(beat_annotators)))
     filters = Filters() if filters is None else filters
@@ -125,7 +130,7 @@ def load_beats(
         records = read_rhythm_db(root, missing=missing, **annotations)
         _build(target, [record for record in records if _has_signal(record)], spec, workers)
 
-    return open_windows(cached_directory(cache_dir, "beats", key, build))
+    return replace(open_windows(cached_directory(cache_dir, "beats", key, build)), kind=find_kind(root))
 
 
 def _dotted(extensions: Sequence[str]) -> list[str]:

@@ -2,27 +2,26 @@
 
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from datamodules.beat_worker import encode_rhythms, hash_signals
+from datamodules.origin import find_kind, find_root
 from datamodules.physionet import download_matching
 from datamodules.records import EcgWindows
 from datamodules.rhythm_db import read_rhythm_db
-from datamodules.rr import RrWindows, cut_rr_windows
+from datamodules.rr import RR_ROW, RrWindows, cut_rr_windows
 from datamodules.window_files import digest_arrays
 
 log = logging.getLogger(__name__)
 
-LEAD_NAME = "RR"
-"""Name of the only row of a window."""
-
 
 def load_rr_windows(
-    root: Path | str,
+    root: Path | str | None,
     *,
     fs: float,
     lead_names: Sequence[str],
@@ -35,6 +34,7 @@ def load_rr_windows(
     max_rr_s: float = 3.0,
     missing: Literal["error", "skip"] = "error",
     download: bool = False,
+    simulate: Callable[[], Path] | None = None,
     database: str | None = None,
     version: str | None = None,
 ) -> EcgWindows:
@@ -42,8 +42,8 @@ def load_rr_windows(
 
     Parameters
     ----------
-    root : Path or str
-        Folder of the records.
+    root : Path, str or None
+        Folder of the records; None for simulated ones.
     fs : float
         Sampling frequency of the records in Hz.
     lead_names : sequence of str
@@ -56,7 +56,7 @@ def load_rr_windows(
         See `datamodules.rhythm_db.read_rhythm_db`.
     max_rr_s : float
         Windows do not reach across a longer interval, in seconds.
-    download, database, version
+    download, database, version, simulate
         See `datamodules.rhythm_beats.load_beats`.
 
     Returns
@@ -71,11 +71,11 @@ def load_rr_windows(
     ValueError
         If an argument or a record is not as expected, or no window is left.
     """
-    if list(lead_names) != [LEAD_NAME]:
-        raise ValueError(f"datamodule.lead_names is {list(lead_names)!r}, expected {[LEAD_NAME]!r} for RR windows")
+    if list(lead_names) != [RR_ROW]:
+        raise ValueError(f"datamodule.lead_names is {list(lead_names)!r}, expected {[RR_ROW]!r} for RR windows")
     if len(class_names) != 2:
         raise ValueError(f"datamodule.class_names is {list(class_names)!r}, expected 'other' and one rhythm")
-    root = Path(root).expanduser().absolute()
+    root = find_root(root, simulate, download)
     if download:
         suffixes = (".hea", f".{rhythm_annotator}", *(f".{extension}" for extension in beat_annotators))
         download_matching(database, version, root, suffixes)
@@ -100,7 +100,7 @@ def load_rr_windows(
         )
         log.info("record %s: %d windows, %s", record.record_id, len(windows.rr_s), windows.counts)
         found.append((record.record_id, record.subject_id, windows))
-    return _join(found, float(fs), tuple(class_names))
+    return replace(_join(found, float(fs), tuple(class_names)), kind=find_kind(root))
 
 
 def _join(found: list[tuple[str, str, RrWindows]], fs: float, class_names: tuple[str, ...]) -> EcgWindows:
@@ -109,7 +109,7 @@ def _join(found: list[tuple[str, str, RrWindows]], fs: float, class_names: tuple
         raise ValueError(f"no window is left of {len(found)} records, expected records with more beats than a window")
     rr_s = np.concatenate([windows.rr_s for _, _, windows in found])
     positive = np.concatenate([windows.positive for _, _, windows in found])
-    arrays = {
+    arrays: dict[str, Any] = {
         "signal_mv": rr_s[:, None],
         "targets": np.stack([~positive, positive], axis=1).astype(np.float32),
         "record_ids": np.repeat([record for record, _, _ in found], sizes),
@@ -126,7 +126,7 @@ def _join(found: list[tuple[str, str, RrWindows]], fs: float, class_names: tuple
     return EcgWindows(
         **arrays,
         fs=fs,
-        lead_names=(LEAD_NAME,),
+        lead_names=(RR_ROW,),
         class_names=class_names,
         data_digest=digest_arrays(arrays, {"fs": fs, "class_names": class_names}),
         counts={**counts, "records": len(found), "used": len(rr_s)},

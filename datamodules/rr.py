@@ -5,6 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.groups import encode_ids
+
+RR_ROW = "RR"
+"""Name of the only row of a window of RR intervals."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RrWindows:
@@ -104,3 +109,35 @@ def _window_starts(usable: NDArray[np.bool_], length: int, stride: int) -> tuple
         starts.append(first + offsets)
         phases.append(offsets % length)
     return np.concatenate(starts), np.concatenate(phases)
+
+
+def rr_around(record_ids: NDArray[np.str_], times_s: NDArray[np.float64], n_intervals: int) -> NDArray[np.float32]:
+    """Give each beat the RR intervals around it.
+
+    Parameters
+    ----------
+    record_ids : ndarray of str, shape (n,)
+        Record of each beat; beats of one record lie together.
+    times_s : ndarray of float64, shape (n,)
+        R peaks in seconds, increasing within a record.
+    n_intervals : int
+        Intervals: half of them end at the beat or before it.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, n_intervals)
+        Intervals in seconds; NaN beyond the ends of the record.
+    """
+    rr_s = np.full(len(times_s), np.nan, dtype=np.float32)  # of each beat: the interval that ends there
+    rr_s[1:] = np.diff(times_s)
+    _, records = encode_ids(record_ids)
+    first = np.ones(len(records), dtype=bool)
+    first[1:] = records[1:] != records[:-1]
+    rr_s[first] = np.nan
+    before = n_intervals // 2
+    padded = np.concatenate([np.full(before, np.nan), rr_s, np.full(n_intervals - before, np.nan)])
+    around = np.lib.stride_tricks.sliding_window_view(padded, n_intervals)[1 : len(rr_s) + 1].astype(np.float32)
+    owners = np.concatenate([np.full(before, -1), records, np.full(n_intervals - before, -1)])
+    owners = np.lib.stride_tricks.sliding_window_view(owners, n_intervals)[1 : len(rr_s) + 1]
+    around[owners != records[:, None]] = np.nan
+    return around

@@ -14,7 +14,7 @@ LEVELS = ("record", "beat", "window")
 
 
 def check_options(
-    *, kind: str, level: str, folds: Mapping[str, Sequence[int]] | None, split: Splitter | None, batch_size: int
+    *, kind: str | None, level: str, folds: Mapping[str, Sequence[int]] | None, split: Splitter | None, batch_size: int
 ) -> None:
     """Refuse options of a data module that contradict each other or do not exist.
 
@@ -23,7 +23,7 @@ def check_options(
     ValueError
         If so; the message names the key.
     """
-    if kind not in ("real", "synthetic"):
+    if kind not in (None, "real", "synthetic"):
         raise ValueError(f"datamodule.kind is {kind!r}, expected 'real' or 'synthetic'")
     if level not in LEVELS:
         raise ValueError(f"datamodule.level is {level!r}, expected one of {LEVELS!r}")

@@ -17,15 +17,13 @@ from rich.progress import Progress
 from datamodules import findings, simulated_ecg
 from datamodules.cache import cached_directory, content_digest
 from datamodules.findings import FINDINGS, apply_finding
+from datamodules.origin import ORIGIN_JSON
 from datamodules.ptbxl import load_ptbxl
 from datamodules.ptbxl_index import STATEMENTS_CSV, TABLE_CSV
 from datamodules.records import EcgWindows
 from datamodules.simulated_ecg import LEAD_NAMES, Heart, draw_heart, record_heart
 
 log = logging.getLogger(__name__)
-
-ORIGIN_JSON = "synthetic.json"
-"""File that says that a data set is simulated, and what it was made with."""
 
 _DURATION_S = 10.0
 _N_FOLDS = 10

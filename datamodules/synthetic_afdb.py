@@ -16,15 +16,11 @@ from rich.progress import Progress
 from datamodules import simulated_holter
 from datamodules.annotations import RHYTHM_CODE, write_annotations
 from datamodules.cache import cached_directory, content_digest
+from datamodules.origin import ORIGIN_JSON
 from datamodules.processes import count_cores, run_tasks
-from datamodules.records import EcgWindows
-from datamodules.rhythm_beats import load_beats
 from datamodules.simulated_holter import Holter, simulate_holter
 
 log = logging.getLogger(__name__)
-
-ORIGIN_JSON = "synthetic.json"
-"""File that says that a data set is simulated, and what it was made with."""
 
 LEAD_NAMES = ("ECG1", "ECG2")
 _FIRST_RECORD = 90_001
@@ -42,48 +38,6 @@ class _Task:
     fs: int
     duration_s: float
     signals: bool
-
-
-def load_synthetic_afdb(
-    root: Path | str,
-    *,
-    n_records: int = 23,
-    hours: float = 0.25,
-    synthetic_seed: int = 0,
-    fs: int = 250,
-    download: bool = False,
-    **options: Any,
-) -> EcgWindows:
-    """Load the beats of the simulated counterpart of AFDB; the first call writes it.
-
-    Parameters
-    ----------
-    root : path
-        Folder of the simulated data sets.
-    n_records, hours, synthetic_seed, fs
-        See `write_synthetic_afdb`.
-    download : bool, default False
-        There is nothing to download: an error if true.
-    **options
-        Passed on to `datamodules.rhythm_beats.load_beats`.
-
-    Returns
-    -------
-    EcgWindows
-        One window per beat.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-    """
-    if download:
-        raise ValueError(
-            f"datamodule.download={download!r}: synthetic data are simulated, not downloaded; leave it false, or"
-            f" choose datamodule=afdb_inter"
-        )
-    folder = write_synthetic_afdb(root, n_records=n_records, hours=hours, seed=synthetic_seed, fs=fs)
-    return load_beats(folder, fs=fs, **options)
 
 
 def write_synthetic_afdb(

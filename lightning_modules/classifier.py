@@ -1,4 +1,4 @@
-"""The LightningModule of every multi-label ECG classifier."""
+"""The LightningModule of every ECG classifier, multi-label or with exclusive classes."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,8 +20,13 @@ def bce_loss(logits: Tensor, batch: Batch) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, batch[1])
 
 
+def softmax_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of the softmax over logits (batch, classes) against the batch's targets, mean over the batch."""
+    return functional.cross_entropy(logits, batch[1])
+
+
 class Classifier(pl.LightningModule):
-    """Train a net on windows with one sigmoid per class.
+    """Train a net on windows with one sigmoid per class, or with a softmax over exclusive classes.
 
     Parameters
     ----------
@@ -33,8 +38,11 @@ class Classifier(pl.LightningModule):
         Called with the parameters (a partial from the config).
     scheduler : callable, optional
         Called with ``(optimizer, total_steps=...)``; stepped after every batch.
-    criterion : callable, default `bce_loss`
-        ``criterion(logits, batch) -> loss``; distillation brings its own.
+    exclusive : bool, default False
+        Every window has exactly one class.
+    criterion : callable, optional
+        ``criterion(logits, batch) -> loss``; `softmax_loss` for exclusive classes and `bce_loss` for others by
+        default. Distillation brings its own.
     memory_format : {"channels_last", "contiguous"}
         Layout of the weights; which one is faster was measured for each model.
     monitor : str, default "val/auroc_macro"
@@ -54,7 +62,8 @@ class Classifier(pl.LightningModule):
         class_names: Sequence[str],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
-        criterion: Callable[[Tensor, Batch], Tensor] = bce_loss,
+        exclusive: bool = False,
+        criterion: Callable[[Tensor, Batch], Tensor] | None = None,
         memory_format: str = "channels_last",
         monitor: str = "val/auroc_macro",
     ) -> None:
@@ -65,7 +74,9 @@ class Classifier(pl.LightningModule):
         self.class_names = tuple(class_names)
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.criterion = criterion
+        self.exclusive = exclusive
+        self.label_loss = softmax_loss if exclusive else bce_loss
+        self.criterion = criterion or self.label_loss
         self.monitor = monitor
         self.val_auroc = MultilabelAUROC(num_labels=len(self.class_names), average=None)
 
@@ -87,11 +98,11 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Collect the scores of one batch; the loss is always the plain cross-entropy."""
         logits = self(batch[0]).float()
-        self.log("val/loss", bce_loss(logits, batch), batch_size=len(batch[0]))
-        self.val_auroc.update(logits.sigmoid(), batch[1].long())
+        self.log("val/loss", self.label_loss(logits, batch), batch_size=len(batch[0]))
+        self.val_auroc.update(logits.softmax(dim=1) if self.exclusive else logits.sigmoid(), batch[1].long())
 
     def on_validation_epoch_end(self) -> None:
-        """Log AUROC per class and its mean."""
+        """Log AUROC per class, one-vs-rest, and its mean."""
         per_class = self.val_auroc.compute()
         self.val_auroc.reset()
         for name, value in zip(self.class_names, per_class, strict=True):

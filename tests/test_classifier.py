@@ -2,7 +2,9 @@ from functools import partial
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
+from lightning_modules.classifier import bce_loss, softmax_loss
 from tests.tiny import TinyDataModule, tiny_module, tiny_trainer
 
 
@@ -43,3 +45,24 @@ def test_classifier_stops_on_a_loss_that_is_not_finite(tmp_path):
 def test_classifier_refuses_an_unknown_memory_format():
     with pytest.raises(ValueError, match="memory_format 'nhwc' must be one of"):
         tiny_module(memory_format="nhwc")
+
+
+def test_classifier_of_exclusive_classes_learns_by_softmax(tmp_path):
+    module, data = tiny_module(exclusive=True), TinyDataModule(exclusive=True)
+    trainer = tiny_trainer(tmp_path, epochs=8)
+    trainer.fit(module, datamodule=data)
+    module.eval()
+    signal, targets = torch.from_numpy(data.windows("val")), torch.from_numpy(data.all_targets[data.splits["val"]])
+    logits = module(signal).detach()
+    probability = logits.softmax(dim=1)[:, 1].numpy()
+    logged = trainer.callback_metrics
+    assert logged["val/auroc_macro"] > 0.9
+    assert logged["val/auroc_b"] == pytest.approx(roc_auc_score(targets[:, 1], probability), abs=1e-6)
+    picked = logits.log_softmax(dim=1)[targets.bool()]
+    assert logged["val/loss"] == pytest.approx(-float(picked.mean()), rel=1e-5)
+
+
+def test_classifier_takes_the_loss_of_its_classes_unless_told():
+    assert tiny_module().criterion is bce_loss
+    assert tiny_module(exclusive=True).criterion is softmax_loss
+    assert tiny_module(exclusive=True, criterion=bce_loss).criterion is bce_loss

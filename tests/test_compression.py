@@ -5,7 +5,7 @@ import torch
 from compression.distillation import BatchView, Distill, RecordView, SoftTargetLoss, record_logits, weights_digest
 from compression.quantization import PtqInt8
 from compression.recipe import ExportSpec, Tools, apply_steps
-from lightning_modules.classifier import bce_loss
+from lightning_modules.classifier import bce_loss, softmax_loss
 from tests.tiny import TinyDataModule, tiny_module
 
 
@@ -91,6 +91,28 @@ def test_soft_targets_pull_the_student_to_the_teacher():
         loss(logits, batch()).backward()
         optimizer.step()
     torch.testing.assert_close(logits.detach(), teacher_logits[[5, 2, 9]], atol=1e-2, rtol=0)
+
+
+def test_soft_targets_of_exclusive_classes_follow_hinton():
+    torch.manual_seed(0)
+    teacher_logits, logits, labels = torch.randn(10, 2), torch.randn(3, 2), batch()
+    teacher, student = (values.div(3.0).softmax(dim=1) for values in (teacher_logits[[5, 2, 9]], logits))
+    divergence = (teacher * (teacher / student).log()).sum(dim=1).mean()
+    expected = 0.3 * softmax_loss(logits, labels) + 0.7 * 9 * divergence
+    loss = SoftTargetLoss(RecordView(teacher_logits), 3.0, 0.7, exclusive=True)
+    assert loss(logits, labels) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_distill_gives_the_student_the_loss_of_its_classes():
+    made = []
+    options = Tools(
+        TinyDataModule(exclusive=True),
+        fit=lambda module, about: made.append(module) or module,
+        rebuild=lambda: tiny_module(exclusive=True),
+        teacher=tiny_module(seed=1, exclusive=True),
+    )
+    list(apply_steps(tiny_module(exclusive=True), [Distill()], options))
+    assert made[0].criterion.exclusive
 
 
 def test_both_views_agree_where_nothing_is_augmented():

@@ -62,6 +62,14 @@ def test_models_follow_the_data_modules_facts():
     assert (config.model.module.net.n_classes, config.compression.teacher.module.net.n_leads) == (3, 2)
 
 
+@pytest.mark.parametrize("name", names_of("datamodule"))
+def test_models_take_the_loss_that_the_data_ask_for(name):
+    config = compose_config(f"datamodule={name}")
+    exclusive = "ptbxl" not in name
+    assert config.datamodule.exclusive is exclusive
+    assert config.model.module.exclusive is config.compression.teacher.module.exclusive is exclusive
+
+
 def test_no_folder_hides_a_module_of_the_standard_library():
     """Python 3.14 has a `compression` of its own, which is why requires-python ends before it."""
     folders = {path.parent.name for path in Path(ROOT).glob("*/__init__.py")}

@@ -277,6 +277,15 @@ def test_ecg_source_that_gives_something_else_is_refused(original, cache, key, v
         make(original, cache, source=source).setup()
 
 
+def test_ecg_window_without_exactly_one_of_exclusive_classes_is_named(original, cache):
+    windows = load_ptbxl(original, cache_dir=cache, folds=[1, 2, 3, 4])
+    counts = windows.targets.sum(axis=1)
+    first = int(np.flatnonzero(counts != 1)[0])
+    name = str(windows.record_ids[first])
+    with pytest.raises(ValueError, match=rf"record '{name}' has a window with {counts[first]:g} of the classes"):
+        make(original, cache, exclusive=True).setup()
+
+
 def test_ecg_class_absent_from_test_is_named(root, tmp_path):
     table = (root / TABLE).read_text().splitlines()
     lines = [line.replace("'LVH'", "'SR'") if ",4,records" in line else line for line in table]

@@ -22,9 +22,9 @@ def synthetic(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic")
     return (
         f"paths.cache={folder}/cache",
-        f"datamodule.root={folder}",
-        "datamodule.source.n_records=8",
-        f"datamodule.source.hours={1 / 30}",
+        f"paths.synthetic={folder}",
+        "datamodule.source.simulate.n_records=8",
+        f"datamodule.source.simulate.hours={1 / 30}",
         "datamodule.source.detector._target_=tests.rhythm_files.find_spikes",
         "+datamodule.source.workers=1",
         "datamodule.batch_size=8",
@@ -39,7 +39,7 @@ def test_ecg_rhythms_synthetic_beats_are_split_by_subject(synthetic):
     signal, target, _ = next(iter(module.train_dataloader()))
     assert signal.shape == (8, 1, 300)
     assert target.shape == (8, 2)
-    assert (module.level, module.leaky, module.leakage.leaky) == ("beat", False, False)
+    assert (module.level, module.leaky, module.leakage.leaky, module.exclusive) == ("beat", False, False, True)
 
 
 def test_ecg_rhythms_leaky_split_is_tagged(synthetic):
@@ -54,7 +54,7 @@ def test_ecg_rhythms_leaky_split_is_tagged(synthetic):
 
 def test_ecg_rhythms_one_subject_out_may_lack_a_class_where_figures_are_pooled(synthetic):
     # The ninth burden is 1, so that record 90009 has no other rhythm.
-    options = ("datamodule.source.n_records=9", "datamodule/split=leave_one_out", "datamodule.split.fold=8")
+    options = ("datamodule.source.simulate.n_records=9", "datamodule/split=leave_one_out", "datamodule.split.fold=8")
     module = make("synthetic_afdb", *synthetic, *options, "datamodule.pooled=true")
     module.setup()
     assert set(module.subject_ids("test")) == {"90009"}

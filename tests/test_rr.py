@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.rr import cut_rr_windows
+from datamodules.rr import cut_rr_windows, rr_around
 
 
 def cut(rr_s, positive, *, length=4, stride=4, labelled=None, max_rr_s=3.0):
@@ -59,3 +59,24 @@ def test_rr_windows_of_a_short_record_are_none(n_beats):
 def test_rr_windows_refuse_a_stride_that_does_not_divide_the_length(stride):
     with pytest.raises(ValueError, match=rf"stride is {stride}, expected a divisor of the length 4"):
         cut(np.full(12, 0.8), np.zeros(12), stride=stride)
+
+
+def test_rr_around_centres_intervals_and_ends_with_the_record():
+    record_ids = np.array(["a"] * 4 + ["b"] * 2)
+    times_s = np.array([0.0, 1.0, 3.0, 6.0, 0.0, 0.5])
+    nan = np.nan
+    expected = [
+        [nan, nan, 1, 2],
+        [nan, 1, 2, 3],
+        [1, 2, 3, nan],
+        [2, 3, nan, nan],
+        [nan, nan, 0.5, nan],
+        [nan, 0.5, nan, nan],
+    ]
+    assert np.array_equal(rr_around(record_ids, times_s, 4), np.array(expected, dtype=np.float32), equal_nan=True)
+
+
+def test_rr_around_takes_more_intervals_than_there_are():
+    around = rr_around(np.array(["a", "a"]), np.array([0.0, 1.0]), 25)
+    assert around.shape == (2, 25)
+    assert np.isfinite(around).sum(axis=1).tolist() == [1, 1]

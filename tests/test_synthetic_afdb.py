@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import wfdb
 
+from datamodules.rhythm_beats import load_beats
 from datamodules.rhythm_db import read_rhythm_db
 from datamodules.rhythm_signal import read_leads
-from datamodules.synthetic_afdb import encode_212, load_synthetic_afdb, write_synthetic_afdb
+from datamodules.synthetic_afdb import encode_212, write_synthetic_afdb
 from tests.rhythm_files import find_spikes
 
 HOURS = 1 / 30
@@ -67,11 +68,11 @@ def test_synthetic_afdb_is_written_once(written):
 
 
 def test_synthetic_afdb_loads_as_beats(written, tmp_path):
-    windows = load_synthetic_afdb(
-        written.parent,
-        n_records=4,
-        hours=HOURS,
+    windows = load_beats(
+        None,
+        simulate=lambda: written,
         cache_dir=tmp_path,
+        fs=250,
         lead_names=["ECG1"],
         class_names=["other", "AFIB"],
         beat_annotators=["qrs"],
@@ -80,17 +81,13 @@ def test_synthetic_afdb_loads_as_beats(written, tmp_path):
     )
     assert len(windows) > 200
     assert 0.1 < windows.targets[:, 1].mean() < 0.9
+    assert windows.kind == "synthetic"
 
 
 @pytest.mark.parametrize("options", [{"n_records": 0}, {"hours": 0}])
 def test_synthetic_afdb_refuses_empty_data_sets(tmp_path, options):
     with pytest.raises(ValueError, match="expected at least 1 and at least a minute"):
         write_synthetic_afdb(tmp_path, **options)
-
-
-def test_synthetic_afdb_cannot_be_downloaded(tmp_path):
-    with pytest.raises(ValueError, match="simulated, not downloaded"):
-        load_synthetic_afdb(tmp_path, download=True)
 
 
 def test_synthetic_afdb_encodes_as_wfdb_does(tmp_path):

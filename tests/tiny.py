@@ -17,10 +17,12 @@ CLASS_NAMES = ("a", "b")
 class TinyDataModule(pl.LightningDataModule):
     """The part of EcgDataModule's interface that fits and recipes use."""
 
-    def __init__(self, n: int = 160) -> None:
+    def __init__(self, n: int = 160, exclusive: bool = False) -> None:
         super().__init__()
         rng = np.random.default_rng(0)
         self.all_targets = (rng.random((n, 2)) < 0.5).astype(np.float32)
+        if exclusive:
+            self.all_targets[:, 0] = 1 - self.all_targets[:, 1]
         noise = rng.normal(0, 0.5, (n, 2, 64))
         wave = np.sin(np.arange(64) / 3)
         self.signals = (noise + self.all_targets[:, :, None] * wave).astype(np.float32)

@@ -38,6 +38,8 @@ class Row:
 
     Figures that were not measured are None. ``metrics`` and ``delta`` map metric names such as
     ``test/auroc_macro`` to estimates; ``delta`` is this artifact minus ``reference``, on the same records.
+    ``level`` is what one window of the data is; ``leaky`` rows saw their test persons in training. ``folds`` holds
+    number, run and metrics of each fold where the figures are those of a cross-validation.
     ``settings`` are the options of the job by dotted name.
 
     Raises
@@ -54,6 +56,8 @@ class Row:
     precision: str
     data: str
     dataset: str
+    level: str = "record"
+    leaky: bool = False
     seed: int | None = None
     params: int | None = None
     params_keras: int | None = None
@@ -72,6 +76,7 @@ class Row:
     metrics: dict[str, Estimate] = field(default_factory=dict)
     delta: dict[str, Estimate] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    folds: list[dict[str, Any]] = field(default_factory=list)
     reference: str | None = None
     verdict: str | None = None
     reasons: list[str] = field(default_factory=list)

@@ -110,7 +110,7 @@ def bootstrap_metrics(
         As in `draw_resamples`.
     """
     resamples = draw_resamples(predictions, n_resamples, seed)
-    return _estimates(_metrics(predictions), _resampled(predictions, resamples), split)
+    return _estimates(point_metrics(predictions), _resampled(predictions, resamples), split)
 
 
 def paired_bootstrap(
@@ -132,7 +132,7 @@ def paired_bootstrap(
     """
     b = align(a, b)
     resamples = draw_resamples(a, n_resamples, seed)
-    of_a, of_b = _metrics(a), _metrics(b)
+    of_a, of_b = point_metrics(a), point_metrics(b)
     resampled_a, resampled_b = _resampled(a, resamples), _resampled(b, resamples)
     return _estimates(
         {name: value - of_b[name] for name, value in of_a.items()},
@@ -180,7 +180,8 @@ def _draw(rng: np.random.Generator, n_resamples: int, n_subjects: int) -> NDArra
     return flat.reshape(n_resamples, n_subjects).astype(np.int32)
 
 
-def _metrics(predictions: Predictions) -> dict[str, float]:
+def point_metrics(predictions: Predictions) -> dict[str, float]:
+    """Metrics of `bootstrap_metrics` without intervals or the split in their names."""
     ones = np.ones((len(predictions.record_ids), 1))
     return {name: float(values[0]) for name, values in _weighted_metrics(predictions, ones).items()}
 
