@@ -108,14 +108,16 @@ def cut_record(request: BeatRequest) -> RecordBeats:
         log.warning("record %r is skipped (datamodule.missing=skip): %s", record.record_id, error)
         request.part.touch()
         return _nothing(record, spec)
-    try:
-        signal = apply_filters(leads.signal_mv, spec.fs, spec.filters)
-        detections = spec.detector(signal[0], spec.fs)
-    except ValueError as error:
-        raise ValueError(f"record {record.record_id!r}: {error}") from error
     beats = np.rint(record.beats_s * spec.fs).astype(np.int64)
-    beats = np.unique(beats[beats < signal.shape[1]])
-    corrected = correct_beats(beats, locate_rpeaks(signal[0], detections, spec.fs), spec.fs)
+    beats = np.unique(beats[beats < leads.signal_mv.shape[1]])
+    signal, rpeaks = leads.signal_mv, np.empty(0, dtype=np.int64)
+    if len(beats) >= 3:  # else nothing can be cut out, and the signal may be too short for the filters
+        try:
+            signal = apply_filters(leads.signal_mv, spec.fs, spec.filters)
+            rpeaks = locate_rpeaks(signal[0], spec.detector(signal[0], spec.fs), spec.fs)
+        except ValueError as error:
+            raise ValueError(f"record {record.record_id!r}: {error}") from error
+    corrected = correct_beats(beats, rpeaks, spec.fs)
     rhythms = record.rhythm_at(corrected.rpeaks / spec.fs)
     chosen = choose_beats(
         corrected.rpeaks,
