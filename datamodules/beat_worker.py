@@ -34,6 +34,7 @@ class BeatSpec:
     min_rr_s: float
     max_rr_s: float
     missing: Literal["error", "skip"]
+    channels: tuple[int, ...] | None = None
 
     @property
     def n_samples(self) -> int:
@@ -48,7 +49,8 @@ class BeatSpec:
             # A partial that binds nothing is the function itself.
             options = {**function.keywords, **({"args": list(function.args)} if function.args else {})}
             function = function.func
-        plain = {name: getattr(self, name) for name in ("fs", "lead_names", "class_names", "min_rr_s", "max_rr_s")}
+        names = ("fs", "lead_names", "channels", "class_names", "min_rr_s", "max_rr_s")
+        plain = {name: getattr(self, name) for name in names}
         detector = [function.__module__, function.__qualname__, options]
         return {**plain, "missing": self.missing, "filters": asdict(self.filters), "detector": detector}
 
@@ -101,7 +103,13 @@ def cut_record(request: BeatRequest) -> RecordBeats:
     """
     spec, record = request.spec, request.record
     try:
-        leads = read_leads(record.path, record_id=record.record_id, fs=spec.fs, lead_names=spec.lead_names)
+        leads = read_leads(
+            record.path,
+            record_id=record.record_id,
+            fs=spec.fs,
+            lead_names=spec.lead_names,
+            channels=spec.channels,
+        )
     except (FileNotFoundError, LeadNotFoundError) as error:
         if spec.missing == "error":
             raise
