@@ -120,16 +120,17 @@ def write_annotations(
     path : Path or str
         The file, with its extension.
     samples : ndarray of int64, shape (n,)
-        Position of each annotation, not decreasing.
+        Position of each annotation; what comes before its predecessor is written as a negative interval.
     codes : ndarray of int64, shape (n,)
         Annotation codes.
     notes : mapping of int to str, optional
         Auxiliary text of some annotations, by position in the arrays.
     """
     intervals = np.diff(samples, prepend=0)
-    far = np.flatnonzero(intervals > 0x3FF)
-    words = codes << 10 | np.where(intervals > 0x3FF, 0, intervals)
-    skips = np.stack([np.full(len(far), _SKIP << 10), intervals[far] >> 16, intervals[far] & 0xFFFF], axis=1)
+    skipped = (intervals > 0x3FF) | (intervals < 0)
+    far = np.flatnonzero(skipped)
+    words = codes << 10 | np.where(skipped, 0, intervals)
+    skips = np.stack([np.full(len(far), _SKIP << 10), intervals[far] >> 16 & 0xFFFF, intervals[far] & 0xFFFF], axis=1)
     pieces: list[NDArray[np.int64]] = []
     places: list[NDArray[np.int64]] = []
     for row, note in sorted((notes or {}).items()):

@@ -34,6 +34,7 @@ class BeatSpec:
     min_rr_s: float
     max_rr_s: float
     missing: Literal["error", "skip"]
+    channels: tuple[int, ...] | None = None
 
     @property
     def n_samples(self) -> int:
@@ -48,7 +49,8 @@ class BeatSpec:
             # A partial that binds nothing is the function itself.
             options = {**function.keywords, **({"args": list(function.args)} if function.args else {})}
             function = function.func
-        plain = {name: getattr(self, name) for name in ("fs", "lead_names", "class_names", "min_rr_s", "max_rr_s")}
+        names = ("fs", "lead_names", "channels", "class_names", "min_rr_s", "max_rr_s")
+        plain = {name: getattr(self, name) for name in names}
         detector = [function.__module__, function.__qualname__, options]
         return {**plain, "missing": self.missing, "filters": asdict(self.filters), "detector": detector}
 
@@ -101,21 +103,29 @@ def cut_record(request: BeatRequest) -> RecordBeats:
     """
     spec, record = request.spec, request.record
     try:
-        leads = read_leads(record.path, record_id=record.record_id, fs=spec.fs, lead_names=spec.lead_names)
+        leads = read_leads(
+            record.path,
+            record_id=record.record_id,
+            fs=spec.fs,
+            lead_names=spec.lead_names,
+            channels=spec.channels,
+        )
     except (FileNotFoundError, LeadNotFoundError) as error:
         if spec.missing == "error":
             raise
         log.warning("record %r is skipped (datamodule.missing=skip): %s", record.record_id, error)
         request.part.touch()
         return _nothing(record, spec)
-    try:
-        signal = apply_filters(leads.signal_mv, spec.fs, spec.filters)
-        detections = spec.detector(signal[0], spec.fs)
-    except ValueError as error:
-        raise ValueError(f"record {record.record_id!r}: {error}") from error
     beats = np.rint(record.beats_s * spec.fs).astype(np.int64)
-    beats = np.unique(beats[beats < signal.shape[1]])
-    corrected = correct_beats(beats, locate_rpeaks(signal[0], detections, spec.fs), spec.fs)
+    beats = np.unique(beats[beats < leads.signal_mv.shape[1]])
+    signal, rpeaks = leads.signal_mv, np.empty(0, dtype=np.int64)
+    if len(beats) >= 3:  # else nothing can be cut out, and the signal may be too short for the filters
+        try:
+            signal = apply_filters(leads.signal_mv, spec.fs, spec.filters)
+            rpeaks = locate_rpeaks(signal[0], spec.detector(signal[0], spec.fs), spec.fs)
+        except ValueError as error:
+            raise ValueError(f"record {record.record_id!r}: {error}") from error
+    corrected = correct_beats(beats, rpeaks, spec.fs)
     rhythms = record.rhythm_at(corrected.rpeaks / spec.fs)
     chosen = choose_beats(
         corrected.rpeaks,

@@ -71,6 +71,6 @@ def check_classes(windows: EcgWindows, splits: Mapping[str, NDArray[np.int64]]) 
                 what = "absent from" if count == 0 else "in every window of"
                 raise ValueError(
                     f"class {name!r} is {what} the split {split!r} ({count} of {len(positions)} windows), so"
-                    f" it has no AUROC: choose other folds (datamodule.folds) or classes"
+                    f" it has no AUROC: choose another split (datamodule.folds, datamodule.split) or classes"
                     f" (datamodule.class_names)"
                 )

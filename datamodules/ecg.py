@@ -47,7 +47,7 @@ class EcgDataModule(pl.LightningDataModule):
     folds : mapping of str to sequence of int, optional
         Folds of ``train``, ``val`` and ``test``, where the data set's authors made folds.
     split : Splitter, optional
-        Makes the splits otherwise, stratified by the last class.
+        Makes the splits otherwise, from subjects and targets.
     batch_size, seed : int
         Windows per batch; seed of shuffling, augmentation and calibration.
     augment : EcgAugment, optional

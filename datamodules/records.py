@@ -103,7 +103,7 @@ class EcgSource(Protocol):
 
 
 class Splitter(Protocol):
-    """Makes the splits, as the functions of `datamodules.splits` do once their options are bound."""
+    """Makes the splits, as functions of `datamodules.splits` and `datamodules.stratified_splits` with options bound."""
 
-    def __call__(self, subject_ids: NDArray[np.str_], labels: NDArray[np.bool_]) -> dict[str, NDArray[np.int64]]:
-        """Return the positions of ``train``, ``val`` and ``test``, from subject and label of each window."""
+    def __call__(self, subject_ids: NDArray[np.str_], targets: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]:
+        """Return the positions of ``train``, ``val`` and ``test``, from subject (n,) and targets (n, n_classes)."""

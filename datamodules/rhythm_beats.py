@@ -36,6 +36,7 @@ def load_beats(
     lead_names: Sequence[str],
     class_names: Sequence[str],
     beat_annotators: Sequence[str],
+    channels: Sequence[int] | None = None,
     rhythm_annotator: str = "atr",
     subjects: Mapping[str, str] | None = None,
     filters: Filters | None = None,
@@ -68,6 +69,8 @@ def load_beats(
         Rhythms, the columns of the targets; ``other`` stands for all that are not named.
     beat_annotators, rhythm_annotator, subjects, missing
         See `datamodules.rhythm_db.read_rhythm_db`.
+    channels : sequence of int, optional
+        Positions of the leads where names are not unique, see `datamodules.rhythm_signal.read_leads`.
     filters : Filters, optional
         What is done to the signal first; all of it by default.
     detector : callable
@@ -110,6 +113,7 @@ def load_beats(
         min_rr_s=min_rr_s,
         max_rr_s=max_rr_s,
         missing=missing,
+        channels=None if channels is None else tuple(channels),
     )
     record_ids = list_records(root)
     annotations: dict[str, Any] = {

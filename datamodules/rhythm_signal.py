@@ -1,4 +1,4 @@
-"""Leads of long WFDB records: chosen by name, in mV, with the stretches that hold no usable signal marked."""
+"""Leads of long WFDB records: chosen by name or position, in mV, with the stretches that hold no usable signal marked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,14 @@ class LeadNotFoundError(ValueError):
     """A record does not have the lead that was asked for."""
 
 
-def read_leads(path: Path | str, *, record_id: str, fs: float, lead_names: Sequence[str]) -> LeadSignal:
+def read_leads(
+    path: Path | str,
+    *,
+    record_id: str,
+    fs: float,
+    lead_names: Sequence[str],
+    channels: Sequence[int] | None = None,
+) -> LeadSignal:
     """Read the named leads of one record, checksums verified.
 
     Parameters
@@ -51,7 +58,9 @@ def read_leads(path: Path | str, *, record_id: str, fs: float, lead_names: Seque
     fs : float
         Expected sampling frequency in Hz.
     lead_names : sequence of str
-        Leads to return, found by name, never by position.
+        Leads to return, found by name.
+    channels : sequence of int, optional
+        Positions of these leads in the record, from 0, where several have the same name; the names are verified.
 
     Returns
     -------
@@ -63,23 +72,16 @@ def read_leads(path: Path | str, *, record_id: str, fs: float, lead_names: Seque
     FileNotFoundError
         If the signal file is missing.
     LeadNotFoundError
-        If a lead is missing or named otherwise.
+        If a lead is missing or named otherwise, or its name is not unique and no position given.
     ValueError
         If the record cannot be decoded, or frequency, units or checksums are not as expected.
     """
     import wfdb
 
     header = wfdb.rdheader(str(path))
-    names = list(header.sig_name or ())
-    if missing := [name for name in lead_names if names.count(name) != 1]:
-        raise LeadNotFoundError(
-            f"record {record_id!r} has leads {names!r}, expected each of {list(lead_names)!r} once"
-            f" (datamodule.lead_names); missing: {missing!r}. Choose a lead that all records have, or go on without"
-            f" this record with datamodule.missing=skip"
-        )
-    channels = [names.index(name) for name in lead_names]
+    taken = _find_channels(list(header.sig_name or ()), record_id, lead_names, channels)
     try:
-        record = wfdb.rdrecord(str(path), channels=channels, physical=False, return_res=16)
+        record = wfdb.rdrecord(str(path), channels=taken, physical=False, return_res=16)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -88,7 +90,7 @@ def read_leads(path: Path | str, *, record_id: str, fs: float, lead_names: Seque
             f" record again"
         ) from error
     _check(record, record_id, fs)
-    leads = [_convert(record, lead) for lead in range(len(channels))]
+    leads = [_convert(record, lead) for lead in range(len(taken))]
     return LeadSignal(
         signal_mv=np.stack([signal for signal, _, _, _ in leads]),
         bad=np.any([missing | saturated | flat for _, missing, saturated, flat in leads], axis=0),
@@ -120,6 +122,26 @@ def find_runs(same: NDArray[np.bool_], at_least: int) -> NDArray[np.bool_]:
     kept[starts[long]] = 1
     kept[stops[long]] -= 1
     return np.cumsum(kept[:-1], dtype=np.int8).astype(bool)
+
+
+def _find_channels(
+    names: list[str], record_id: str, lead_names: Sequence[str], channels: Sequence[int] | None
+) -> list[int]:
+    if channels is None:
+        if wrong := [name for name in lead_names if names.count(name) != 1]:
+            raise LeadNotFoundError(
+                f"record {record_id!r} has leads {names!r}, expected each of {list(lead_names)!r} once"
+                f" (datamodule.lead_names); missing or not unique: {wrong!r}. Choose a lead that all records have, its"
+                f" position where the name is not unique (datamodule.source.channels), or go on without this record with"
+                f" datamodule.missing=skip"
+            )
+        return [names.index(name) for name in lead_names]
+    if [names[at] if 0 <= at < len(names) else None for at in channels] != list(lead_names):
+        raise LeadNotFoundError(
+            f"record {record_id!r} has leads {names!r}, expected {list(lead_names)!r} (datamodule.lead_names) at the"
+            f" positions {list(channels)!r} (datamodule.source.channels), counted from 0"
+        )
+    return list(channels)
 
 
 def _check(record: Any, record_id: str, fs: float) -> None:

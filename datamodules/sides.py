@@ -1,4 +1,4 @@
-"""From loaded windows to the sides of a run: by the authors' folds, or by a function over subjects and labels."""
+"""From loaded windows to the sides of a run: by the authors' folds, or by a function over subjects and targets."""
 
 from collections.abc import Mapping, Sequence
 
@@ -49,7 +49,7 @@ def make_splits(
     folds : mapping of str to sequence of int, optional
         Folds of each side.
     split : Splitter, optional
-        Used where there are no folds; gets the last class as the label to stratify by.
+        Used where there are no folds.
     leaky : bool
         Whether subjects may be on several sides.
 
@@ -67,9 +67,8 @@ def make_splits(
         return split_by_fold(windows.folds, folds)
     if split is None:
         raise ValueError("neither folds nor a split are given, expected one of them")
-    labels = windows.targets[:, -1] > 0
     if windows.training_only is None or not windows.training_only.any():
-        return split(windows.subject_ids, labels)
+        return split(windows.subject_ids, windows.targets)
     if leaky:
         raise ValueError(
             "datamodule.leaky is true, but windows overlap, so the same samples would be on two sides: keep them"
@@ -77,6 +76,6 @@ def make_splits(
         )
     # The windows that do not overlap decide, so that the split is the same however many there are between them.
     apart = np.flatnonzero(~windows.training_only)
-    splits = {side: apart[taken] for side, taken in split(windows.subject_ids[apart], labels[apart]).items()}
+    splits = {side: apart[taken] for side, taken in split(windows.subject_ids[apart], windows.targets[apart]).items()}
     _, codes = encode_ids(windows.subject_ids)
     return {**splits, "train": np.flatnonzero(np.isin(codes, np.unique(codes[splits["train"]])))}

@@ -1,4 +1,7 @@
-"""Splits by fold, by subject and at random: pure functions over folds, ids and labels."""
+"""Splits by fold, by subject and at random: pure functions over folds, ids and targets.
+
+Those of multi-label data are in `datamodules.stratified_splits`.
+"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -57,7 +60,7 @@ def split_by_fold(
 
 def split_subjects(
     subject_ids: NDArray[np.str_],
-    labels: NDArray[np.bool_],
+    targets: NDArray[np.float32],
     *,
     test_share: float = 0.2,
     val_share: float = 0.2,
@@ -69,8 +72,8 @@ def split_subjects(
     ----------
     subject_ids : ndarray of str, shape (n,)
         Person behind each window.
-    labels : ndarray of bool, shape (n,)
-        Whether the window is positive.
+    targets : ndarray of float32, shape (n, n_classes)
+        Targets, 0 or 1. A window is positive if it has the last class.
     test_share : float
         Share of the subjects for ``test``.
     val_share : float
@@ -88,7 +91,7 @@ def split_subjects(
     ValueError
         If a share is out of range, or too few subjects have positive windows.
     """
-    groups = _Subjects.of(subject_ids, labels)
+    groups = _Subjects.of(subject_ids, targets)
     rng = np.random.default_rng(seed)
     rest, test = _draw(groups.everyone(), groups.positive, test_share, rng, "test")
     train, val = _draw(rest, groups.positive, val_share, rng, "val")
@@ -97,7 +100,7 @@ def split_subjects(
 
 def split_windows(
     subject_ids: NDArray[np.str_],
-    labels: NDArray[np.bool_],
+    targets: NDArray[np.float32],
     *,
     test_share: float = 0.2,
     val_share: float = 0.2,
@@ -107,7 +110,7 @@ def split_windows(
 
     Parameters
     ----------
-    subject_ids, labels, test_share, val_share, seed
+    subject_ids, targets, test_share, val_share, seed
         See `split_subjects`; the shares are of windows here.
 
     Returns
@@ -121,8 +124,8 @@ def split_windows(
         If a share is out of range.
     """
     n_windows = len(subject_ids)
-    n_test = round(_check_share("test", test_share) * n_windows)
-    n_val = round(_check_share("val", val_share) * (n_windows - n_test))
+    n_test = round(check_share("test", test_share) * n_windows)
+    n_val = round(check_share("val", val_share) * (n_windows - n_test))
     order = np.random.default_rng(seed).permutation(n_windows)
     parts = np.split(order, [n_test, n_test + n_val])
     return {split: np.sort(part) for split, part in zip(("test", "val", "train"), parts, strict=True)}
@@ -130,7 +133,7 @@ def split_windows(
 
 def split_kfold(
     subject_ids: NDArray[np.str_],
-    labels: NDArray[np.bool_],
+    targets: NDArray[np.float32],
     *,
     fold: int,
     n_folds: int = 5,
@@ -141,7 +144,7 @@ def split_kfold(
 
     Parameters
     ----------
-    subject_ids, labels, val_share, seed
+    subject_ids, targets, val_share, seed
         See `split_subjects`.
     fold : int
         Which fold is ``test``, from 0.
@@ -160,12 +163,13 @@ def split_kfold(
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    groups = _Subjects.of(subject_ids, labels)
+    groups = _Subjects.of(subject_ids, targets)
     if not 2 <= n_folds <= len(groups.names) or not 0 <= fold < n_folds:
         raise ValueError(
             f"datamodule.split has fold {fold!r} of {n_folds!r} folds, expected 2 to {len(groups.names)} folds (there"
             f" are {len(groups.names)} subjects), counted from 0"
         )
+    labels = targets[:, -1] > 0
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(labels, labels, groups.codes)
     _, tested = next(itertools.islice(folds, fold, None))
     test = np.unique(groups.codes[tested])
@@ -182,7 +186,7 @@ def split_kfold(
 
 def split_leave_one_out(
     subject_ids: NDArray[np.str_],
-    labels: NDArray[np.bool_],
+    targets: NDArray[np.float32],
     *,
     fold: int,
     val_share: float = 0.2,
@@ -194,7 +198,7 @@ def split_leave_one_out(
 
     Parameters
     ----------
-    subject_ids, labels, val_share, seed
+    subject_ids, targets, val_share, seed
         See `split_subjects`.
     fold : int
         Which subject, in sorted order, is ``test``; from 0.
@@ -209,7 +213,7 @@ def split_leave_one_out(
     ValueError
         If there is no such subject, or too few of the others have positive windows.
     """
-    groups = _Subjects.of(subject_ids, labels)
+    groups = _Subjects.of(subject_ids, targets)
     if not 0 <= fold < len(groups.names):
         raise ValueError(f"datamodule.split.fold is {fold!r}, expected 0 to {len(groups.names) - 1}: one per subject")
     rest = np.delete(groups.everyone(), fold)
@@ -224,9 +228,9 @@ class _Subjects:
     positive: NDArray[np.bool_]  # subjects with a positive window
 
     @classmethod
-    def of(cls, subject_ids: NDArray[np.str_], labels: NDArray[np.bool_]) -> "_Subjects":
+    def of(cls, subject_ids: NDArray[np.str_], targets: NDArray[np.float32]) -> "_Subjects":
         names, codes = encode_ids(subject_ids)
-        return cls(names, codes, np.bincount(codes, labels, len(names)) > 0)
+        return cls(names, codes, np.bincount(codes, targets[:, -1] > 0, len(names)) > 0)
 
     def everyone(self) -> NDArray[np.int64]:
         return np.arange(len(self.names))
@@ -243,7 +247,7 @@ def _draw(
     subjects: NDArray[np.int64], positive: NDArray[np.bool_], share: float, rng: np.random.Generator, split: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Take a share of the subjects with and of those without positive windows; return the rest and the taken."""
-    _check_share(split, share)
+    check_share(split, share)
     n_taken = max(1, round(share * len(subjects)))
     with_label, without = subjects[positive[subjects]], subjects[~positive[subjects]]
     # A later draw and the training side need one each.
@@ -259,7 +263,8 @@ def _draw(
     return np.setdiff1d(subjects, taken), np.sort(taken)
 
 
-def _check_share(split: str, share: float) -> float:
+def check_share(split: str, share: float) -> float:
+    """Return the share, or raise `ValueError` if it is not between 0 and 1."""
     if not 0 < share < 1:
         raise ValueError(f"datamodule.split.{split}_share is {share!r}, expected more than 0 and less than 1")
     return share

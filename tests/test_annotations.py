@@ -61,3 +61,9 @@ def test_annotations_that_are_truncated_are_refused(written, keep):
 def test_annotations_of_an_empty_record_are_empty(tmp_path):
     write_annotations(tmp_path / "r.qrs", np.array([], dtype=np.int64), np.array([], dtype=np.int64))
     assert len(read_annotations(tmp_path / "r.qrs").beats()) == 0
+
+
+def test_annotations_out_of_order_are_written_and_read(tmp_path):
+    samples = np.array([300, 100, 100, 90_000, 20, 500])
+    write_annotations(tmp_path / "r.qrs", samples, np.ones(6, dtype=np.int64))
+    assert read_annotations(tmp_path / "r.qrs").samples.tolist() == samples.tolist()

@@ -1,20 +1,19 @@
 import dataclasses
 import shutil
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import wfdb
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from datamodules.augment import EcgAugment
 from datamodules.ecg import EcgDataModule
 from datamodules.leakage import LeakageError
 from datamodules.normalize import fit_normalizer
 from datamodules.ptbxl import load_ptbxl
+from tests.configs import compose_config
 from tests.ptbxl_files import (
     CLASSES,
     LEADS,
@@ -26,7 +25,6 @@ from tests.ptbxl_files import (
     write_record,
 )
 
-CONF = Path(__file__).resolve().parents[1] / "conf" / "datamodule"
 FOLDS = {"train": [1, 2], "val": [3], "test": [4]}
 
 
@@ -343,13 +341,7 @@ def test_normalizer_without_stored_moments_computes_the_same(original, cache):
 
 @pytest.fixture
 def config(original, cache):
-    return OmegaConf.create(
-        {
-            "seed": 7,
-            "paths": {"ptbxl": str(original), "cache": str(cache)},
-            "datamodule": OmegaConf.load(CONF / "ptbxl.yaml"),
-        }
-    )
+    return compose_config("datamodule=ptbxl", "seed=7", f"paths.ptbxl={original}", f"paths.cache={cache}")
 
 
 def test_ecg_yaml_defaults_are_those_of_the_data_set(config):

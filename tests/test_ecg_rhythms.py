@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
+from datamodules.annotations import RHYTHM_CODE, write_annotations
 from datamodules.leakage import LeakageError
 from tests.configs import compose_config
+from tests.rhythm_files import write_record
 
 DATA = Path(os.environ.get("LIGHTHEART_DATA", "data")).absolute()
 
@@ -61,6 +63,25 @@ def test_ecg_rhythms_one_subject_out_may_lack_a_class_where_figures_are_pooled(s
     assert module.targets("test")[:, 1].all()
     with pytest.raises(ValueError, match="class 'other' is absent from the split 'test'"):
         make("synthetic_afdb", *synthetic, *options).setup()
+
+
+def test_ecg_rhythms_ltafdb_has_two_leads_of_one_name(tmp_path):
+    for seed in range(6):
+        record = f"{seed:02d}"
+        beats = write_record(tmp_path, record, fs=128, seed=seed)
+        header = (tmp_path / f"{record}.hea").read_text()
+        (tmp_path / f"{record}.hea").write_text(header.replace("ECG1", "ECG").replace("ECG2", "ECG"))
+        # Beats and rhythms are in one file there.
+        places = np.sort(np.append(beats, [5, 15 * 128]))
+        notes = {0: "(N", int(np.searchsorted(places, 15 * 128)): "(AFIB"}
+        codes = np.array([RHYTHM_CODE if row in notes else 1 for row in range(len(places))])
+        write_annotations(tmp_path / f"{record}.atr", places, codes, notes)
+    detector = "datamodule.source.detector._target_=tests.rhythm_files.find_spikes"
+    own = (f"datamodule.root={tmp_path}", f"paths.cache={tmp_path}/cache", "datamodule.batch_size=8")
+    module = make("ltafdb_inter", *own, detector, "+datamodule.source.workers=1")
+    module.setup()
+    assert (module.fs, module.lead_names, module.kind) == (128, ("ECG",), "real")
+    assert module.counts["used"] > 0.9 * module.counts["annotated"]
 
 
 @pytest.mark.parametrize("name", ["afdb_intra", "mitdb_intra"])

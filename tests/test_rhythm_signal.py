@@ -10,8 +10,8 @@ def signal():
     return ecg(20 * FS, regular_beats(20))
 
 
-def read(root, leads=("ECG1",), fs=FS):
-    return read_leads(root / "r", record_id="r", fs=fs, lead_names=leads)
+def read(root, leads=("ECG1",), fs=FS, channels=None):
+    return read_leads(root / "r", record_id="r", fs=fs, lead_names=leads, channels=channels)
 
 
 def test_rhythm_signal_is_in_mv_and_by_name(tmp_path, signal):
@@ -64,6 +64,23 @@ def test_rhythm_signal_lead_missing_or_named_otherwise_is_refused(tmp_path, sign
     write_signals(tmp_path, "r", signal, leads=("MLII", "V1"))
     with pytest.raises(LeadNotFoundError, match=r"record 'r' has leads \['MLII', 'V1'\], expected each of \['ECG1'\]"):
         read(tmp_path)
+
+
+def test_rhythm_signal_leads_of_one_name_are_told_apart_by_position(tmp_path, signal):
+    write_signals(tmp_path, "r", signal)
+    header = (tmp_path / "r.hea").read_text()
+    (tmp_path / "r.hea").write_text(header.replace("ECG1", "ECG").replace("ECG2", "ECG"))
+    with pytest.raises(LeadNotFoundError, match=r"not unique: \['ECG'\].*datamodule\.source\.channels"):
+        read(tmp_path, ["ECG"])
+    for lead in (0, 1):
+        np.testing.assert_allclose(read(tmp_path, ["ECG"], channels=[lead]).signal_mv[0], signal[:, lead], atol=0.003)
+
+
+@pytest.mark.parametrize(("leads", "channels"), [(["ECG2"], [0]), (["ECG1"], [2]), (["ECG1", "ECG2"], [0])])
+def test_rhythm_signal_other_leads_at_the_positions_are_refused(tmp_path, signal, leads, channels):
+    write_signals(tmp_path, "r", signal)
+    with pytest.raises(LeadNotFoundError, match=r"has leads \['ECG1', 'ECG2'\], expected .* at the positions"):
+        read(tmp_path, leads, channels=channels)
 
 
 def test_rhythm_signal_other_frequency_or_units_are_refused(tmp_path, signal):

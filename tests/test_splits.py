@@ -49,7 +49,7 @@ def people(n_with: int, n_without: int, n_windows: int = 6) -> tuple[np.ndarray,
     n_all = n_with + n_without
     subjects = np.repeat([f"s{number:02d}" for number in range(n_all)], n_windows)
     labels = np.tile(np.arange(n_windows) % 2 == 0, n_all) & (np.repeat(np.arange(n_all), n_windows) < n_with)
-    return subjects, labels
+    return subjects, np.stack([~labels, labels], axis=1).astype(np.float32)
 
 
 def check_whole(splits, subjects):
@@ -63,56 +63,56 @@ def check_whole(splits, subjects):
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("n_with", [3, 4, 23])
 def test_splits_by_subject_have_positive_windows_on_every_side(n_with, seed):
-    subjects, labels = people(n_with, 23 - n_with)
-    splits = split_subjects(subjects, labels, seed=seed)
+    subjects, targets = people(n_with, 23 - n_with)
+    splits = split_subjects(subjects, targets, seed=seed)
     assert check_whole(splits, subjects) == {"train": 14, "val": 4, "test": 5}
-    assert all(labels[positions].any() for positions in splits.values())
+    assert all(targets[positions, 1].any() for positions in splits.values())
 
 
 def test_splits_by_subject_depend_on_the_seed_alone():
-    subjects, labels = people(8, 15)
-    first, again, other = (split_subjects(subjects, labels, seed=seed) for seed in (0, 0, 1))
+    subjects, targets = people(8, 15)
+    first, again, other = (split_subjects(subjects, targets, seed=seed) for seed in (0, 0, 1))
     assert first["test"].tolist() == again["test"].tolist()
     assert first["test"].tolist() != other["test"].tolist()
 
 
 @pytest.mark.parametrize("n_with", [0, 1, 2])
 def test_splits_by_subject_refuse_a_side_without_positive_windows(n_with):
-    subjects, labels = people(n_with, 12)
+    subjects, targets = people(n_with, 12)
     with pytest.raises(ValueError, match=rf"{n_with} of 12 subjects|{n_with} of {12 + n_with} subjects"):
-        split_subjects(subjects, labels)
+        split_subjects(subjects, targets)
 
 
 @pytest.mark.parametrize("options", [{"test_share": 0}, {"val_share": 1.0}])
 def test_splits_refuse_shares_out_of_range(options):
-    subjects, labels = people(8, 8)
+    subjects, targets = people(8, 8)
     with pytest.raises(ValueError, match=rf"datamodule\.split\.{next(iter(options))} is"):
-        split_subjects(subjects, labels, **options)
+        split_subjects(subjects, targets, **options)
     with pytest.raises(ValueError, match="more than 0 and less than 1"):
-        split_windows(subjects, labels, **options)
+        split_windows(subjects, targets, **options)
 
 
 def test_splits_of_windows_share_subjects():
-    subjects, labels = people(5, 5, n_windows=20)
-    splits = split_windows(subjects, labels)
+    subjects, targets = people(5, 5, n_windows=20)
+    splits = split_windows(subjects, targets)
     assert {name: len(positions) for name, positions in splits.items()} == {"train": 128, "val": 32, "test": 40}
     assert set(subjects[splits["train"]]) & set(subjects[splits["test"]])
 
 
 def test_splits_kfold_tests_every_window_once():
-    subjects, labels = people(10, 13)
-    folds = [split_kfold(subjects, labels, fold=fold) for fold in range(5)]
+    subjects, targets = people(10, 13)
+    folds = [split_kfold(subjects, targets, fold=fold) for fold in range(5)]
     for fold in folds:
         check_whole(fold, subjects)
-        assert all(labels[positions].any() for positions in fold.values())
+        assert all(targets[positions, 1].any() for positions in fold.values())
     np.testing.assert_array_equal(np.sort(np.concatenate([fold["test"] for fold in folds])), np.arange(len(subjects)))
 
 
 def test_splits_kfold_refuses_a_fold_without_positive_windows():
-    subjects, labels = people(3, 17)
+    subjects, targets = people(3, 17)
 
     def make_all():
-        return [split_kfold(subjects, labels, fold=fold) for fold in range(5)]
+        return [split_kfold(subjects, targets, fold=fold) for fold in range(5)]
 
     with pytest.raises(ValueError, match=r"0 positive windows of \d+: expected both; only 3 subjects"):
         make_all()
@@ -125,14 +125,14 @@ def test_splits_kfold_refuses_folds_that_do_not_exist(options):
 
 
 def test_splits_leave_one_out_tests_one_subject():
-    subjects, labels = people(4, 6)
+    subjects, targets = people(4, 6)
     tested = []
     for fold in range(10):
-        splits = split_leave_one_out(subjects, labels, fold=fold)
+        splits = split_leave_one_out(subjects, targets, fold=fold)
         assert check_whole(splits, subjects)["test"] == 1
-        assert labels[splits["train"]].any()
-        assert labels[splits["val"]].any()
+        assert targets[splits["train"], 1].any()
+        assert targets[splits["val"], 1].any()
         tested.append(subjects[splits["test"]][0])
     assert tested == sorted(set(subjects))
     with pytest.raises(ValueError, match="fold is 10, expected 0 to 9"):
-        split_leave_one_out(subjects, labels, fold=10)
+        split_leave_one_out(subjects, targets, fold=10)
