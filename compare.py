@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from tracking.comparison import (
     ClassComparison,
     ComparisonRefused,
+    check_same_level,
     check_same_split,
     compare_with,
     explain_verdicts,
@@ -51,7 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="size-latency-metric scatter plot")
     parser.add_argument("--reference", metavar="RUN", help="run id or name that every row is compared with")
-    parser.add_argument("--metric", default="test/auroc_macro", help="metric that table and plot show")
+    parser.add_argument("--metric", help="metric that table and plot show; macro AUROC at the rows' level by default")
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples with --reference")
     return parser.parse_args(arguments)
 
@@ -62,13 +63,14 @@ def run(arguments: argparse.Namespace, store: Store) -> str:
     Raises
     ------
     ComparisonRefused
-        If nothing matches, or the runs were not evaluated on the same test records.
+        If nothing matches, or the runs were not evaluated at the same level or on the same test records.
     TrackingError
         If the store cannot be reached.
     """
     rows = store.read_rows(group=arguments.group, filter_string=arguments.filter)
     if not rows:
         raise ComparisonRefused(f"no row in {store.tracking_uri} matches: run train.py, or change the filter")
+    check_same_level(rows)
     check_same_split(rows)
     predictions = cache(store.read_predictions)
     reference = None
@@ -127,7 +129,7 @@ def _comparisons(rows: Sequence[Row], reference: Row | None, store: Store, read:
 def _report(arguments: argparse.Namespace, rows: Sequence[Row], comparisons: list[ClassComparison]) -> str:
     tables = {"": tabulate_rows(rows, metric=arguments.metric, only_differing=True)}
     if comparisons:
-        tables["Against the reference, class by class"] = tabulate_comparisons(comparisons)
+        tables["Against the reference, class by class"] = tabulate_comparisons(comparisons, rows[0].level)
     notes = explain_verdicts(rows)
     if arguments.format == "html":
         head = '<!doctype html>\n<meta charset="utf-8">\n<title>Comparison</title>\n'

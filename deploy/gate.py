@@ -174,7 +174,9 @@ def check_ratio(name: str, value: float, reference: float, at_most: float) -> Ch
     return Check(name, status, ratio, at_most, f"{name} is {ratio:.3f} of the reference, limit {at_most:g}")
 
 
-def check_metric(low: float, high: float, max_drop: float, name: str = "test/auroc_macro") -> Check:
+def check_metric(
+    low: float, high: float, max_drop: float, name: str = "test/auroc_macro", no_interval: str = ""
+) -> Check:
     """Judge a difference to the reference by its paired interval (non-inferiority with margin ``max_drop``).
 
     PASS when the whole interval lies above ``-max_drop``, FAIL when it lies below, INCONCLUSIVE between. An
@@ -188,7 +190,11 @@ def check_metric(low: float, high: float, max_drop: float, name: str = "test/aur
         Margin, positive.
     name : str
         The metric.
+    no_interval : str
+        Why there cannot be an interval, such as too few subjects; INCONCLUSIVE then.
     """
+    if no_interval:
+        return Check(name, "INCONCLUSIVE", None, -max_drop, f"{name}: {no_interval}")
     status: Status = "INCONCLUSIVE"
     if not (math.isfinite(low) and math.isfinite(high) and low <= high) or high < -max_drop:
         status = "FAIL"

@@ -3,12 +3,13 @@ import io
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 import compare
 from tests.mlflow_template import fresh_store
-from tests.tracking_examples import CLASS_NAMES, example_predictions, example_row
-from tracking.comparison import ComparisonRefused, check_same_split, find_reference, refer_to
+from tests.tracking_examples import CLASS_NAMES, example_beats, example_predictions, example_row
+from tracking.comparison import ComparisonRefused, check_same_split, compare_with, find_reference, refer_to
 from tracking.paired_tests import delong, mcnemar
 from tracking.rows import Estimate, read_rows_file, rows_from_json, write_rows
 from tracking.statistics import bootstrap_metrics, paired_bootstrap
@@ -243,3 +244,52 @@ def test_compare_shows_another_metric(store, rows, capsys):
     estimate = rows[0].metrics["test/f1_macro"]
     assert isinstance(estimate, Estimate)
     assert f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]" in out
+
+
+def log_beats(store, n_subjects, **changes):
+    """A row of beats and a worse one against it."""
+    first, second = (example_beats(600, n_subjects=n_subjects, noise_seed=seed) for seed in (1, 2))
+    shared = {"level": "beat", "n_subjects": n_subjects} | changes
+    with store.job("job", group="beats") as job:
+        reference = log_row(store, job, first, name="float", **shared)
+        return reference, log_row(store, job, second, reference, name="int8", precision="int8", **shared)
+
+
+def test_compare_shows_beats_by_their_own_macro_auroc(store, capsys):
+    _, row = log_beats(store, 12)
+    code, out, _ = run(capsys)
+    assert code == 0
+    macro = row.metrics["test/auroc_macro_beat"]
+    assert f"{macro.value:.3f} [{macro.low:.3f}, {macro.high:.3f}]" in out
+    assert "test/auroc_macro_beat [95 %]" in out
+    (line,) = [line for line in out.splitlines() if line.split()[:3] == ["int8", "float", "AFIB"]]
+    delta = row.delta["test/auroc_AFIB_beat"]
+    assert f"{delta.value:+.4f} [{delta.low:+.4f}, {delta.high:+.4f}]" in line
+    assert "DeLong and McNemar take every beat as independent" in out
+    assert "no interval" not in out
+
+
+def test_compare_says_once_why_beats_of_few_subjects_have_no_interval(store, capsys):
+    _, row = log_beats(store, 5)
+    code, out, _ = run(capsys)
+    assert code == 0
+    assert out.count("no interval: 5 test subjects, fewer than 10") == 1
+    line = next(line for line in out.splitlines() if line.split()[:1] == ["int8"])
+    assert f"{row.metrics['test/auroc_macro_beat'].value:.3f}" in line
+    assert f"{row.delta['test/auroc_macro_beat'].value:+.4f}" in line
+    assert "[" not in line
+
+
+@pytest.mark.parametrize("options", [(), ("--metric", "test/auroc_macro"), ("--format", "json")])
+def test_compare_refuses_several_levels(store, rows, capsys, options):
+    log_beats(store, 12, split_digest="split-a")
+    code, out, err = run(capsys, "params.role != 'nobody'", *options)
+    assert (code, out) == (2, "")
+    assert "figures of beats, windows and records do not compare" in err
+    assert f"teacher (run {rows[0].run_id}): record" in err
+
+
+def test_compare_leaves_out_a_class_that_is_absent():
+    sick = replace(example_beats(60, n_subjects=1), targets=np.tile(np.float32([0, 1]), (60, 1)))
+    row = example_row(level="beat")
+    assert compare_with(row, row, sick, sick) == []

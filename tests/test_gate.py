@@ -59,6 +59,12 @@ def test_gate_metric_follows_the_interval(low: float, high: float, status: str) 
     assert "may drop by 0.002" in check.reason
 
 
+def test_gate_metric_without_an_interval_for_a_reason_is_open() -> None:
+    check = check_metric(math.nan, math.nan, 0.01, "test/auroc_macro_beat", "no interval: 5 test subjects")
+    assert (check.status, check.value, check.limit) == ("INCONCLUSIVE", None, -0.01)
+    assert check.reason == "test/auroc_macro_beat: no interval: 5 test subjects"
+
+
 @pytest.mark.parametrize(
     ("value", "reference", "status"),
     [(27, 100, "PASS"), (27.1, 100, "FAIL"), (math.nan, 100, "FAIL"), (27, 0, "FAIL"), (0.2, 1.0, "PASS")],

@@ -5,11 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    multilabel_confusion_matrix,
+    roc_auc_score,
+)
 
-from tests.tracking_examples import CLASS_NAMES, example_predictions, example_row
-from tracking.plots import precision_recall_figure, roc_figure, tradeoff_figure
+from tests.tracking_examples import CLASS_NAMES, example_beats, example_predictions, example_row
+from tracking.plots import (
+    confusion_figure,
+    draw_predictions,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+    tradeoff_figure,
+)
 from tracking.rows import Estimate
+from tracking.statistics import point_metrics
 
 
 def legend_of(figure):
@@ -28,6 +41,52 @@ def test_plots_legends_give_the_areas_of_sklearn(change):
         areas = [score(t, p) for t, p in zip(predictions.targets.T, predictions.probabilities.T, strict=True)]
         expected = [f"{name} {area:.3f}" for name, area in zip(CLASS_NAMES, areas, strict=True)]
         assert legend_of(figure(predictions, "title")) == expected
+
+
+def cells_of(axes):
+    """Counts in a drawn confusion matrix, by (row, column)."""
+    return {
+        (round(text.get_position()[1]), round(text.get_position()[0])): int(text.get_text().split()[0].replace(",", ""))
+        for text in axes.texts
+    }
+
+
+def test_plots_confusion_of_exclusive_classes_is_that_of_sklearn():
+    beats = example_beats(3000)
+    (axes,) = confusion_figure(beats, "title").axes
+    expected = confusion_matrix(beats.targets.argmax(axis=1), beats.decisions.argmax(axis=1))
+    assert cells_of(axes) == dict(np.ndenumerate(expected))
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["other", "AFIB"]
+
+
+def test_plots_confusion_of_other_classes_is_one_each():
+    predictions = example_predictions(200)
+    drawn = confusion_figure(predictions).axes
+    expected = multilabel_confusion_matrix(predictions.targets, predictions.decisions)
+    assert [cells_of(axes) for axes in drawn] == [dict(np.ndenumerate(matrix)) for matrix in expected]
+
+
+def test_plots_reliability_gives_the_calibration_error():
+    for predictions in (example_predictions(200), example_beats(300)):
+        metrics = point_metrics(predictions)
+        errors = [float(text.split()[-1]) for text in legend_of(reliability_figure(predictions))]
+        assert np.mean(errors) == pytest.approx(metrics[f"ece_macro{predictions.suffix}"], abs=1e-3)
+
+
+def test_plots_draw_few_points_of_many_beats():
+    beats = example_beats(20_000)
+    figure = roc_figure(beats)
+    line = figure.axes[0].lines[1]
+    x, y = line.get_data()
+    assert len(x) <= 2000
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    # The drawn curve encloses the area that the legend gives.
+    assert np.trapezoid(y, x) == pytest.approx(float(legend_of(figure)[0].split()[-1]), abs=1e-3)
+
+
+def test_plots_of_a_run_have_a_file_each():
+    drawn = draw_predictions(example_beats(300), "title")
+    assert list(drawn) == ["roc.png", "pr.png", "confusion.png", "reliability.png"]
 
 
 def test_plots_leave_out_a_class_that_is_absent():

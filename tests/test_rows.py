@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.tracking_examples import example_predictions, example_row
+from lightning_modules.metrics import decide
+from tests.tracking_examples import example_beats, example_predictions, example_row
 from tracking.predictions import load_predictions, make_predictions, save_predictions
 from tracking.rows import Estimate, Row, read_rows_file, row_to_dict, rows_from_json, rows_to_json, write_rows
 
@@ -106,6 +107,51 @@ def test_predictions_survive_the_file(tmp_path):
     assert back.class_names == predictions.class_names
     with np.load(path, allow_pickle=False) as arrays:
         assert all(not arrays[name].dtype.hasobject for name in arrays.files)
+
+
+def test_predictions_of_beats_survive_the_file(tmp_path):
+    beats = replace(example_beats(30), thresholds=np.tile([0.6, 0.4], (30, 1)))
+    back = load_predictions(save_predictions(tmp_path / "predictions.npz", beats))
+    for name in ("record_ids", "thresholds", "times_s", "decisions"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(beats, name))
+    assert (back.exclusive, back.level, back.suffix) == (True, "beat", "_beat")
+
+
+def test_predictions_of_earlier_files_are_of_records(tmp_path):
+    new = example_predictions(20)
+    names = ("record_ids", "subject_ids", "targets", "probabilities", "class_names", "thresholds")
+    np.savez(tmp_path / "old.npz", **{name: np.asarray(getattr(new, name)) for name in names})
+    old = load_predictions(tmp_path / "old.npz")
+    assert (old.exclusive, old.level, old.suffix, old.times_s) == (False, "record", "", None)
+    np.testing.assert_array_equal(old.decisions, new.probabilities >= 0.5)
+
+
+def test_predictions_decide_as_the_thresholds_were_chosen():
+    for predictions in (example_predictions(50), example_beats(50)):
+        expected = decide(predictions.probabilities, predictions.thresholds, predictions.exclusive)
+        np.testing.assert_array_equal(predictions.decisions, expected)
+    three = make_predictions(
+        *([1, 2], [1, 2], np.eye(3)[:2], [[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]], "abc", np.full(3, 1 / 3), True)
+    )
+    np.testing.assert_array_equal(three.decisions, decide(three.probabilities, three.thresholds, True))
+    assert three.decisions.argmax(axis=1).tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"times_s": np.zeros(30)}, "record id 'r0' stands 3 times at 0 s; ids must be unique, or each with its own"),
+        ({"times_s": None}, "record id 'r0' stands 3 times; ids must be unique"),
+        ({"times_s": np.full(30, np.nan)}, "record 'r0': time nan s, expected a finite number"),
+        ({"times_s": np.zeros(29)}, r"times_s has shape \(29,\)"),
+        ({"targets": np.ones((30, 2), np.float32)}, "record 'r0': 2 of the exclusive classes"),
+        ({"level": "person"}, "level is 'person'"),
+        ({"thresholds": np.zeros((29, 2))}, "thresholds has shape"),
+    ],
+)
+def test_predictions_refuse_beats_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(example_beats(30), **changes)
 
 
 def test_predictions_refuse_damaged_files(tmp_path):

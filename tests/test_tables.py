@@ -10,6 +10,7 @@ from rich.console import Console
 from tests.tracking_examples import example_row
 from tracking.rows import Estimate, rows_from_json
 from tracking.tables import (
+    default_metric,
     format_estimate,
     tabulate_rows,
     to_csv,
@@ -163,3 +164,32 @@ def test_tables_show_settings_that_differ():
     assert [cells[table.header.index("optim.lr")] for cells in table.cells] == ["0.003", "0.001"]
     assert "trainer.max_epochs" not in table.header
     assert "steps.alpha" not in table.header
+
+
+def example_beat_row(**changes):
+    metrics = {"test/auroc_macro_beat": Estimate(0.97, 0.95, 0.98)}
+    return example_row(**({"level": "beat", "metrics": metrics, "n_subjects": 23} | changes))
+
+
+def test_tables_show_the_macro_auroc_of_the_rows_level():
+    table = tabulate_rows([example_beat_row()])
+    assert "0.970 [0.950, 0.980]" in table.cells[0]
+    assert "test/auroc_macro_beat [95 %]" in table.header
+    assert default_metric([example_row()]) == default_metric([]) == "test/auroc_macro"
+
+
+def test_tables_name_no_metric_for_several_levels():
+    rows = [example_beat_row(), example_row(level="window")]
+    with pytest.raises(ValueError, match=r"rows of the levels \['beat', 'window'\] have no metric in common"):
+        tabulate_rows(rows)
+    assert tabulate_rows(rows, metric="test/auroc_macro_beat").cells[1][-4] == "-"
+
+
+def test_tables_say_once_why_there_is_no_interval():
+    few = example_beat_row(n_subjects=5, metrics={"test/auroc_macro_beat": Estimate(0.97)})
+    table = tabulate_rows([few, few])
+    assert table.cells[0][-4] == "0.970"
+    assert table.caption == "no interval: 5 test subjects, fewer than 10 (every row)"
+    some = tabulate_rows([few, example_beat_row(name="many")], only_differing=True).caption
+    assert some.endswith("; no interval: 5 test subjects, fewer than 10 (student-alone)")
+    assert tabulate_rows([example_beat_row()]).caption == ""

@@ -56,3 +56,22 @@ def example_predictions(
         class_names,
         [0.5] * len(class_names),
     )
+
+
+def example_beats(n: int = 300, *, n_subjects: int = 12, noise_seed: int = 1) -> Predictions:
+    """Beats of exclusive classes, 0.8 s apart, with rhythms of 60 beats; a record and a subject are the same."""
+    subjects = np.arange(n) * n_subjects // n
+    targets = (np.arange(n) // 60 + subjects) % 2
+    scores = np.random.default_rng(noise_seed).normal(size=n) + 2 * targets - 1
+    last = 1 / (1 + np.exp(-scores))
+    return make_predictions(
+        np.char.add("r", subjects.astype(str)),
+        subjects,
+        np.stack([1 - targets, targets], axis=1),
+        np.stack([1 - last, last], axis=1),
+        ("other", "AFIB"),
+        (0.6, 0.4),
+        exclusive=True,
+        level="beat",
+        times_s=np.arange(n) * 0.8,
+    )

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tracking.paired_tests import DelongResult, McnemarResult, delong, mcnemar
+from tracking.pairing import align
 from tracking.predictions import Predictions
 from tracking.rows import Estimate, Row
-from tracking.statistics import align, paired_bootstrap
+from tracking.statistics import paired_bootstrap
 from tracking.tables import MISSING, TableText, format_estimate
 
 
@@ -52,8 +55,24 @@ def check_same_split(rows: Sequence[Row]) -> None:
         )
 
 
+def check_same_level(rows: Sequence[Row]) -> None:
+    """Refuse rows of which one counts beats and another windows or records.
+
+    Raises
+    ------
+    ComparisonRefused
+        If so; the message names runs and levels.
+    """
+    if len({row.level for row in rows}) > 1:
+        listed = "\n".join(f"  {row.name} (run {row.run_id}): {row.level}" for row in rows)
+        raise ComparisonRefused(
+            f"figures of beats, windows and records do not compare:\n{listed}\n"
+            "Narrow the selection down, for example with \"tags.level = 'beat'\"."
+        )
+
+
 def compare_with(row: Row, reference: Row, a: Predictions, b: Predictions) -> list[ClassComparison]:
-    """Compare an artifact with its reference, class by class.
+    """Compare an artifact with its reference, class by class; a class needs two positives and two negatives.
 
     Parameters
     ----------
@@ -67,14 +86,17 @@ def compare_with(row: Row, reference: Row, a: Predictions, b: Predictions) -> li
         If the split digests, records, subjects, targets or classes differ.
     """
     b = _paired(row, reference, a, b)
+    n_positive = (a.targets > 0).sum(axis=0)
+    kept = np.flatnonzero((n_positive >= 2) & (len(a.targets) - n_positive >= 2))
+    targets = a.targets[:, kept]
     tests = zip(
-        a.class_names,
-        delong(a.probabilities, b.probabilities, a.targets),
-        mcnemar(a.probabilities >= a.thresholds, b.probabilities >= b.thresholds, a.targets),
+        (a.class_names[column] for column in kept),
+        delong(a.probabilities[:, kept], b.probabilities[:, kept], targets),
+        mcnemar(a.decisions[:, kept], b.decisions[:, kept], targets),
         strict=True,
     )
     return [
-        ClassComparison(row.name, reference.name, name, row.delta.get(f"test/auroc_{name}"), areas, decisions)
+        ClassComparison(row.name, reference.name, name, row.delta.get(f"test/auroc_{name}{a.suffix}"), areas, decisions)
         for name, areas, decisions in tests
     ]
 
@@ -96,8 +118,8 @@ def refer_to(row: Row, reference: Row, a: Predictions, b: Predictions, n_resampl
     )
 
 
-def tabulate_comparisons(comparisons: Sequence[ClassComparison]) -> TableText:
-    """Lay class-wise comparisons out in columns; p values are not corrected for their number."""
+def tabulate_comparisons(comparisons: Sequence[ClassComparison], level: str = "record") -> TableText:
+    """Lay class-wise comparisons out in columns; the caption says what their p values leave out."""
     header = (
         *(
             "name",
@@ -120,7 +142,12 @@ def tabulate_comparisons(comparisons: Sequence[ClassComparison]) -> TableText:
         )
         for item in comparisons
     ]
-    return TableText(header, cells, "p values are not corrected for the number of comparisons" if cells else "")
+    notes = ["p values are not corrected for the number of comparisons"]
+    if level != "record":
+        notes.append(
+            f"DeLong and McNemar take every {level} as independent, so p is far too small: trust the bootstrap"
+        )
+    return TableText(header, cells, "; ".join(notes) if cells else "")
 
 
 def find_reference(rows: Sequence[Row], wanted: str) -> Row | None:

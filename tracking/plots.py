@@ -10,8 +10,22 @@ from numpy.typing import NDArray
 
 from tracking.predictions import Predictions
 from tracking.rows import Row
+from tracking.tables import default_metric
+from tracking.tallies import calibration_bins
 
+# Points of a curve that are drawn; areas come from all of them.
+N_DRAWN = 2000
 MARKERS = {"teacher": "s", "student": "o", "baseline": "^"}
+
+
+def draw_predictions(predictions: Predictions, title: str = "") -> dict[str, Figure]:
+    """Every figure of an artifact's predictions, by file name."""
+    return {
+        "roc.png": roc_figure(predictions, title),
+        "pr.png": precision_recall_figure(predictions, title),
+        "confusion.png": confusion_figure(predictions, title),
+        "reliability.png": reliability_figure(predictions, title),
+    }
 
 
 def roc_figure(predictions: Predictions, title: str = "") -> Figure:
@@ -24,7 +38,7 @@ def roc_figure(predictions: Predictions, title: str = "") -> Figure:
         if n_positive and n_negative:
             sensitivity, false_share = hits / n_positive, (calls - hits) / n_negative
             area = float(np.trapezoid(sensitivity, false_share))
-            axes.plot(false_share, sensitivity, linewidth=1.2, label=f"{name} {area:.3f}")
+            axes.plot(*_thin(false_share, sensitivity), linewidth=1.2, label=f"{name} {area:.3f}")
     axes.legend(loc="lower right", fontsize=8)
     return figure
 
@@ -37,19 +51,58 @@ def precision_recall_figure(predictions: Predictions, title: str = "") -> Figure
         if hits[-1]:
             recall, precision = hits / hits[-1], hits[1:] / calls[1:]
             average = float(np.sum(np.diff(recall) * precision))
-            axes.step(recall[1:], precision, where="pre", linewidth=1.2, label=f"{name} {average:.3f}")
+            axes.step(*_thin(recall[1:], precision), where="pre", linewidth=1.2, label=f"{name} {average:.3f}")
     axes.legend(loc="lower left", fontsize=8)
     return figure
 
 
-def tradeoff_figure(rows: Sequence[Row], metric: str = "test/auroc_macro") -> Figure:
+def confusion_figure(predictions: Predictions, title: str = "") -> Figure:
+    """Decisions against targets: one matrix of exclusive classes, else one for each class against its absence."""
+    truth, decisions = predictions.targets > 0, predictions.decisions
+    names = list(predictions.class_names)
+    if predictions.exclusive:
+        tables = [(names, truth, decisions)]
+    else:
+        both = [(truth[:, [k]], decisions[:, [k]]) for k in range(len(names))]
+        tables = [
+            ([f"not {name}", name], np.hstack([~right, right]), np.hstack([~called, called]))
+            for name, (right, called) in zip(names, both, strict=True)
+        ]
+    figure = Figure(figsize=(1 + 3 * len(tables), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (labels, right, called) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables, strict=True):
+        _draw_confusion(axes, labels, right.T.astype(np.float64) @ called)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def reliability_figure(predictions: Predictions, title: str = "") -> Figure:
+    """Observed share of every class over its mean probability, in 15 equal bins; calibration error in the legend."""
+    figure, axes = _figure(title, "mean probability", "observed share")
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
+    for name, targets, scores in _classes(predictions):
+        bins = calibration_bins(scores)
+        counts = np.bincount(bins)
+        held = counts > 0
+        expected, observed = (np.bincount(bins, values)[held] / counts[held] for values in (scores, targets))
+        error = float(np.abs(expected - observed) @ counts[held] / counts.sum())
+        axes.plot(expected, observed, marker="o", markersize=3, linewidth=1.2, label=f"{name} ECE {error:.3f}")
+    axes.legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
     """Metric over file size, colour by latency at batch 1; rows without size or metric are left out.
+
+    The metric is macro AUROC at the level of the rows by default.
 
     Raises
     ------
     ValueError
-        If no row has both.
+        If no row has both, or rows of several levels have no metric in common.
     """
+    metric = metric or default_metric(rows)
     drawn = [(row.size_bytes, row.metrics[metric], row) for row in rows if row.size_bytes and metric in row.metrics]
     if not drawn:
         raise ValueError(f"none of the {len(rows)} rows has both size_bytes and {metric!r}: nothing to plot")
@@ -87,6 +140,27 @@ def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
         axes.set_title(title, fontsize=10)
     axes.grid(color="0.92")
     return figure, axes
+
+
+def _draw_confusion(axes: Axes, labels: Sequence[str], counts: NDArray[np.float64]) -> None:
+    """Draw counts, and shares of each target in colour."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        colour = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{count:,.0f}\n{share:.1%}", ha="center", va="center", color=colour, fontsize=8)
+    ticks = range(len(labels))
+    axes.set(xticks=ticks, yticks=ticks, xticklabels=labels, yticklabels=labels, xlabel="decision", ylabel="target")
+
+
+def _thin(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Keep points at even distances along a curve, its ends among them: more would not be seen."""
+    if len(x) <= N_DRAWN:
+        return x, y
+    way = np.append(0, np.cumsum(np.abs(np.diff(x)) + np.abs(np.diff(y))))
+    kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], N_DRAWN)))
+    return x[kept], y[kept]
 
 
 def _classes(predictions: Predictions) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracking.rows import Estimate, Row, row_to_dict, rows_to_json
+from tracking.statistics import explain_no_interval
 
 MISSING = "-"
 NUMBERS = ("seed", "params", "MACs", "bytes", "p50 ms", "p99 ms", "looks")
@@ -37,18 +38,44 @@ class TableText:
     caption: str = ""
 
 
-def tabulate_rows(rows: Sequence[Row], *, metric: str = "test/auroc_macro", only_differing: bool = False) -> TableText:
+def default_metric(rows: Sequence[Row]) -> str:
+    """Name macro AUROC on test at the level of the rows.
+
+    Raises
+    ------
+    ValueError
+        If the rows are of several levels.
+    """
+    levels = sorted({row.level for row in rows}) or ["record"]
+    if len(levels) > 1:
+        raise ValueError(f"rows of the levels {levels} have no metric in common: name one that they have")
+    return "test/auroc_macro" if levels == ["record"] else f"test/auroc_macro_{levels[0]}"
+
+
+def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differing: bool = False) -> TableText:
     """Lay rows out in columns.
 
     Parameters
     ----------
     rows : sequence of Row
-    metric : str, default "test/auroc_macro"
-        Metric that the table shows, with its interval and its difference to the reference.
+    metric : str, optional
+        Metric that the table shows, with its interval and its difference to the reference; macro AUROC at the level
+        of the rows by default.
     only_differing : bool, default False
         Move columns in which all rows agree into the caption; add name, data set, seed, reference and
         every setting where they differ. The kind of data stays in every row as long as one row is synthetic.
+
+    Returns
+    -------
+    TableText
+        Its caption also says why rows have no interval.
+
+    Raises
+    ------
+    ValueError
+        If no metric is named and the rows are of several levels.
     """
+    metric = metric or default_metric(rows)
     columns: dict[str, Callable[[Row], str]] = {
         "name": lambda row: row.name,
         "role": lambda row: row.role,
@@ -83,7 +110,19 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str = "test/auroc_macro", only
     caption = ", ".join(f"{name} {shown[name][0]}" for name in same if shown[name][0] != MISSING)
     header = tuple(name for name in shown if name not in same)
     cells = list(zip(*(shown[name] for name in header), strict=True))
-    return TableText(header, cells, f"the same in every row: {caption}" if caption else "")
+    notes = [f"the same in every row: {caption}"] if caption else []
+    return TableText(header, cells, "; ".join(notes + explain_intervals(rows)))
+
+
+def explain_intervals(rows: Sequence[Row]) -> list[str]:
+    """Say once for each number of subjects why rows have no interval."""
+    few: dict[str, list[str]] = {}
+    for row in rows:
+        if row.n_subjects is not None and (reason := explain_no_interval(row.n_subjects)):
+            few.setdefault(reason, []).append(row.name)
+    return [
+        f"{reason} ({'every row' if len(names) == len(rows) else ', '.join(names)})" for reason, names in few.items()
+    ]
 
 
 def differing_settings(rows: Sequence[Row]) -> list[str]:

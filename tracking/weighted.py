@@ -1,83 +1,120 @@
-"""Classification metrics under many weightings of the same records at once.
+"""Areas under the curves for many weightings of the same subjects at once.
 
-Every function takes weights of shape (n, n_weightings) and gives one figure per weighting. Bootstrap
-resamples are such weightings: the weight of a record is how often its subject was drawn. No resampled copy of
-the data is made.
+Bootstrap resamples are such weightings: the weight of a subject is how often it was drawn. Nothing is resampled row
+by row; rows are counted once per subject and distinct score, and the counts are weighed.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 Floats = NDArray[np.float64]
 
+# Sums over subjects are faster as a dense product from about this many rows for each group of scores and subject on.
+DENSE_FROM = 0.1
+# Weightings times groups in memory at once: 2 MiB of float64, which is fastest with many groups.
+CHUNK = 2**18
+TINY = np.finfo(np.float64).tiny
 
-def weighted_auroc(targets: NDArray[np.floating], scores: NDArray[np.floating], weights: Floats) -> Floats:
-    """Area under the ROC curve of one class; ties count half.
+
+@dataclass(frozen=True, eq=False)
+class ScoreCounts:
+    """Rows of one class per group of scores, from the highest scores down, and subject.
+
+    Parameters
+    ----------
+    positives, rows : ndarray or sparse array of float64, shape (n_groups, n_subjects)
+        Positive rows, and all rows.
+    """
+
+    positives: Any
+    rows: Any
+
+
+def count_scores(
+    targets: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    subjects: NDArray[np.int64],
+    n_subjects: int,
+    max_groups: int | None = None,
+) -> ScoreCounts:
+    """Count the rows of one class per distinct score and subject.
+
+    More than `max_groups` distinct scores are joined to groups, as if those of a group were tied. Half of the groups
+    end at quantiles of the positives' scores, half at quantiles of the negatives', so that a group holds a share of
+    at most 2 / `max_groups` of either, or else a single score. What that changes at most, with the shares p of the
+    positives and q of the negatives in each group under the weights at hand:
+
+    - AUROC: sum(p q) / 2, which is 1 / `max_groups` where all subjects have the same weight;
+    - average precision: sum(p m / c), with m rows in the group and c rows in it and all groups above.
 
     Parameters
     ----------
     targets, scores : ndarray, shape (n,)
         Targets are 0 or 1.
-    weights : ndarray of float64, shape (n, n_weightings)
+    subjects : ndarray of int64, shape (n,)
+        Position of each row's subject.
+    n_subjects : int
+    max_groups : int, optional
+        None counts every distinct score, however many there are.
+    """
+    positive = targets > 0
+    group: NDArray[np.int64]
+    distinct, group = np.unique(scores, return_inverse=True)
+    n_groups = len(distinct)
+    if max_groups is not None and n_groups > max_groups:
+        edges = np.unique(np.concatenate([_quantiles(scores[side], max_groups // 2) for side in (positive, ~positive)]))
+        # Of distinct scores, because there are fewer of them than of rows.
+        group, n_groups = np.asarray(np.searchsorted(edges, distinct, side="right"))[group], len(edges) + 1
+    group = n_groups - 1 - group
+    shape = (n_groups, n_subjects)
+    return ScoreCounts(_count(group[positive], subjects[positive], shape), _count(group, subjects, shape))
+
+
+def weighted_areas(counts: ScoreCounts, weights: Floats) -> tuple[Floats, Floats]:
+    """Area under the ROC curve, ties counting half, and average precision, at every weighting.
+
+    Parameters
+    ----------
+    counts : ScoreCounts
+    weights : ndarray of float64, shape (n_weightings, n_subjects)
         Not negative.
 
     Returns
     -------
-    ndarray of float64, shape (n_weightings,)
-        NaN where positives or negatives have no weight.
+    auroc, average_precision : ndarray of float64, shape (n_weightings,)
+        NaN where positives, or for the former negatives, have no weight.
     """
-    positive = targets > 0
-    order = np.argsort(scores[~positive], kind="stable")
-    sorted_scores = scores[~positive][order]
-    below = _cumulated(weights[~positive][order])
-    first = np.searchsorted(sorted_scores, scores[positive], side="left")
-    last = np.searchsorted(sorted_scores, scores[positive], side="right")
-    # Weight of the negatives below each positive, those at the same score by half.
-    placed = below[first]
-    placed += below[last]
-    own = weights[positive]
+    step = max(1, CHUNK // counts.rows.shape[0])
+    parts = [
+        _areas(chunk @ counts.positives.T, chunk @ counts.rows.T)
+        for chunk in (weights[start : start + step] for start in range(0, len(weights), step))
+    ]
+    auroc, average_precision = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return auroc, average_precision
+
+
+def _areas(positives: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Areas from weighted counts, both of shape (weightings, groups)."""
+    hits, called = np.cumsum(positives, axis=1), np.cumsum(rows, axis=1)
+    n_positive = hits[:, -1].copy()
+    n_negative = called[:, -1] - n_positive
+    # Positives above each negative, those at its score by half; summed over all rows, minus the positives' own sum.
+    placed = np.einsum("ij,ij->i", rows, hits) - 0.5 * np.einsum("ij,ij->i", rows, positives) - 0.5 * n_positive**2
+    np.divide(hits, np.maximum(called, TINY, out=called), out=hits)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 0.5 * np.einsum("ij,ij->j", own, placed) / (own.sum(axis=0) * below[-1])
+        return placed / (n_positive * n_negative), np.einsum("ij,ij->i", positives, hits) / n_positive
 
 
-def weighted_average_precision(targets: NDArray[np.floating], scores: NDArray[np.floating], weights: Floats) -> Floats:
-    """Average precision of one class: precision at every distinct score, weighted by the gain in recall.
-
-    Parameters and return value as in `weighted_auroc`; NaN where positives have no weight.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked, sorted_weights = -scores[order], weights[order]
-    positive = targets[order] > 0
-    hits = _cumulated(sorted_weights * positive[:, None])
-    # A score is a threshold once: all records that share it are called together.
-    end = np.searchsorted(ranked, ranked[positive], side="right")
-    called = _cumulated(sorted_weights)[end]
-    precision = np.divide(hits[end], called, out=np.zeros_like(called), where=called > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.einsum("ij,ij->j", sorted_weights[positive], precision) / hits[-1]
+def _count(groups: NDArray[np.int64], subjects: NDArray[np.int64], shape: tuple[int, int]) -> Any:
+    if len(groups) < DENSE_FROM * shape[0] * shape[1]:
+        return sparse.coo_array((np.ones(len(groups)), (groups, subjects)), shape=shape).tocsr()
+    return np.bincount(groups * shape[1] + subjects, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
 
 
-def weighted_f1(targets: NDArray[np.floating], decisions: NDArray[np.bool_], weights: Floats) -> Floats:
-    """F1 of one class for given decisions; 0 where nothing is positive and nothing is called.
-
-    Parameters
-    ----------
-    targets, decisions : ndarray, shape (n,)
-    weights : ndarray of float64, shape (n, n_weightings)
-
-    Returns
-    -------
-    ndarray of float64, shape (n_weightings,)
-    """
-    positive = (targets > 0).astype(np.float64)
-    called = decisions.astype(np.float64)
-    hits = (positive * called) @ weights
-    total = (positive + called) @ weights
-    return np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
-
-
-def _cumulated(weights: Floats) -> Floats:
-    """Sum the first 0, 1, ... n rows."""
-    sums = np.zeros((len(weights) + 1, weights.shape[1]))
-    np.cumsum(weights, axis=0, out=sums[1:])
-    return sums
+def _quantiles(scores: NDArray[np.floating], n: int) -> NDArray[np.floating]:
+    """Scores at which groups begin: every share of 1 / n, from the lowest score on."""
+    return np.sort(scores)[:: max(1, -(-len(scores) // n))]
