@@ -17,6 +17,7 @@ from lightning_modules.nets.cnn_vit import CnnVit, SelfAttention
 from lightning_modules.nets.inception1d import Inception1d
 from lightning_modules.nets.layers import same_conv
 from lightning_modules.nets.resnet1d import ResNet1d
+from lightning_modules.nets.rr_tcn import RrFeatures, RrTcn
 from lightning_modules.nets.small1d import Small1d
 from tests.configs import compose_config, names_of
 from tests.exporting import quantize, randomise, run_torch
@@ -40,6 +41,7 @@ EXACT = {
     "resnet15": 22_457,
     "resnet21": 12_293,
     "resnet25": 26_921,
+    "rr_tcn": 13_301,
     "small1d": 91_323,
 }
 ROUNDED = {"cnn1d_1m2": 1.2e6, "cnn1d_915k": 915e3, "cnn1d_260k": 260e3, "cnn1d_124k": 124e3, "cnn1d_57k": 57e3}
@@ -52,7 +54,7 @@ KERAS = {
     "inception1d": (4_266_277, ()),
 }
 # One of each kind; the rest of the cross is slow.
-FAMILIES = ("cnn1d_57k", "resnet15", "attention_se", "attention_pool", "cnn_vit", "small1d")
+FAMILIES = ("cnn1d_57k", "resnet15", "attention_se", "attention_pool", "cnn_vit", "rr_tcn", "small1d")
 EXPORTED = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 
 
@@ -85,8 +87,9 @@ def test_net_has_the_papers_keras_count(model):
     assert count_keras(build_net(model, *overrides)) == expected
 
 
-def test_net_of_our_own_keeps_to_100k_parameters():
-    assert EXACT["small1d"] <= 100_000
+@pytest.mark.parametrize("model", ["rr_tcn", "small1d"])
+def test_net_of_our_own_keeps_to_100k_parameters(model):
+    assert EXACT[model] <= 100_000
 
 
 @pytest.mark.parametrize(("model", "layers"), [("resnet15", 15), ("resnet21", 21), ("resnet25", 25)])
@@ -217,6 +220,13 @@ def test_attention1d_pools_by_its_weights():
     torch.testing.assert_close(pool(features), features.mean((2, 3)))
 
 
+def test_rr_tcn_features_of_a_slower_heart_differ_in_the_rate_alone():
+    intervals_s = 0.5 + 0.5 * torch.rand(4, 1, 25)
+    features, slower = (RrFeatures(0.75, 0.2)((rr - 0.75) / 0.2) for rr in (intervals_s, 1.5 * intervals_s))
+    torch.testing.assert_close(slower[:, 0], features[:, 0] + np.log(1.5))
+    torch.testing.assert_close(slower[:, 1:], features[:, 1:], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("length", [31, 32])
 def test_layers_same_conv_keeps_the_length_up_to_its_stride(stride, length):
@@ -237,6 +247,8 @@ def test_layers_same_conv_keeps_the_length_up_to_its_stride(stride, length):
         (lambda: Inception1d(2, 2, 64)(torch.zeros(1, 2, 32)), r"windows of 32 samples.*augment\.crop_s=null"),
         (lambda: ResNet1d(1, 2, 300, 8, 3, [8, 8], [(3, 3)], True, False), "same length"),
         (lambda: ResNet1d(1, 2, 300, 8, 3, [16], [(3, 3)], False, False), "from 8 to 16 channels needs projection"),
+        (lambda: RrTcn(1, 2, 25, kernel_size=4), "kernel 4 is even"),
+        (lambda: RrTcn(1, 2, 25, stem_kernel=4), "kernel 4 is even"),
         (lambda: Small1d(12, 5, 1000, (8, 8), (1,)), "same length"),
         (lambda: Small1d(12, 5, 1000, kernel_size=8), "kernel 8 is even"),
     ],

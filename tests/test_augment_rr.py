@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from datamodules.augment_rr import RrAugment
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def intervals_s():
+    return 0.5 + torch.rand(2000, 1, 25, generator=seeded(1))
+
+
+def test_augment_rr_is_off_by_default(intervals_s):
+    assert torch.equal(RrAugment()(intervals_s, seeded()), intervals_s)
+
+
+def test_augment_rr_rate_keeps_the_ratios_of_intervals(intervals_s):
+    factors = RrAugment(rate=0.2)(intervals_s, seeded()) / intervals_s
+    torch.testing.assert_close(factors, factors[..., :1].expand_as(factors))
+    assert factors[:, 0, 0].log().std().item() == pytest.approx(0.2, rel=0.1)
+    assert factors[:, 0, 0].log().mean().item() == pytest.approx(0, abs=0.02)
+
+
+def test_augment_rr_jitter_moves_beats_and_no_more():
+    changes = RrAugment(jitter_s=0.03)(torch.ones(4000, 1, 25), seeded()) - 1
+    # What one interval gains the next one loses: neighbours have a correlation of -1/2, the others none.
+    first, second, third = changes[:, 0, 10], changes[:, 0, 11], changes[:, 0, 12]
+    assert torch.corrcoef(torch.stack([first, second]))[0, 1].item() == pytest.approx(-0.5, abs=0.05)
+    assert torch.corrcoef(torch.stack([first, third]))[0, 1].item() == pytest.approx(0, abs=0.05)
+    # The variance of a difference of two beats, and of a uniform spread.
+    assert changes.var().item() == pytest.approx(2 * 0.03**2 / 3, rel=0.1)
+
+
+def test_augment_rr_leaves_its_input_and_repeats_by_seed(intervals_s):
+    before = intervals_s.clone()
+    augment = RrAugment(rate=0.1, jitter_s=0.01)
+    first, again, other = (augment(intervals_s, seeded(seed)) for seed in (0, 0, 1))
+    assert torch.equal(intervals_s, before)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(("option", "value"), [("rate", -0.1), ("jitter_s", float("nan")), ("rate", float("inf"))])
+def test_augment_rr_refuses_what_is_out_of_range(option, value):
+    with pytest.raises(ValueError, match=rf"augment\.{option} is {value!r}, expected 0 or more"):
+        RrAugment(**{option: value})
