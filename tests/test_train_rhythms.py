@@ -129,7 +129,7 @@ def test_sweep_prints_all_jobs_and_the_leak_gap(folder, leaky, honest, pooled, c
     printed = capsys.readouterr().out
     table, gaps = printed.split("leak gap")
     assert all(name in table for name in ("afdb_cv", "afdb_intra", "afdb_inter", "rr_irregularity", "synthetic"))
-    assert len([line for line in gaps.splitlines() if line.startswith("afdb_intra")]) == 3
+    assert len([line for line in gaps.splitlines() if line.strip().startswith("afdb_intra")]) == 3
     assert read_rows_file(folder / "sweep" / "1" / "rows.json") == leaky
 
 
