@@ -40,7 +40,7 @@ EXACT = {
     "resnet15": 22_457,
     "resnet21": 12_293,
     "resnet25": 26_921,
-    "small1d": 91_323,
+    "small1d": 84_389,
 }
 ROUNDED = {"cnn1d_1m2": 1.2e6, "cnn1d_915k": 915e3, "cnn1d_260k": 260e3, "cnn1d_124k": 124e3, "cnn1d_57k": 57e3}
 # As the papers count: Keras adds the running mean and variance of the batch norms.
@@ -237,7 +237,6 @@ def test_layers_same_conv_keeps_the_length_up_to_its_stride(stride, length):
         (lambda: Inception1d(2, 2, 64)(torch.zeros(1, 2, 32)), r"windows of 32 samples.*augment\.crop_s=null"),
         (lambda: ResNet1d(1, 2, 300, 8, 3, [8, 8], [(3, 3)], True, False), "same length"),
         (lambda: ResNet1d(1, 2, 300, 8, 3, [16], [(3, 3)], False, False), "from 8 to 16 channels needs projection"),
-        (lambda: Small1d(12, 5, 1000, (8, 8), (1,)), "same length"),
         (lambda: Small1d(12, 5, 1000, kernel_size=8), "kernel 8 is even"),
     ],
 )
