@@ -42,7 +42,7 @@ EXACT = {
     "resnet21": 12_293,
     "resnet25": 26_921,
     "rr_tcn": 13_301,
-    "small1d": 91_323,
+    "small1d": 84_389,
 }
 ROUNDED = {"cnn1d_1m2": 1.2e6, "cnn1d_915k": 915e3, "cnn1d_260k": 260e3, "cnn1d_124k": 124e3, "cnn1d_57k": 57e3}
 # As the papers count: Keras adds the running mean and variance of the batch norms.
@@ -249,7 +249,6 @@ def test_layers_same_conv_keeps_the_length_up_to_its_stride(stride, length):
         (lambda: ResNet1d(1, 2, 300, 8, 3, [16], [(3, 3)], False, False), "from 8 to 16 channels needs projection"),
         (lambda: RrTcn(1, 2, 25, kernel_size=4), "kernel 4 is even"),
         (lambda: RrTcn(1, 2, 25, stem_kernel=4), "kernel 4 is even"),
-        (lambda: Small1d(12, 5, 1000, (8, 8), (1,)), "same length"),
         (lambda: Small1d(12, 5, 1000, kernel_size=8), "kernel 8 is even"),
     ],
 )
