@@ -9,7 +9,7 @@ import argparse
 import html
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,11 +28,12 @@ from tracking.comparison import (
 )
 from tracking.connection import TrackingError
 from tracking.files import replace_file
+from tracking.leak_gap import tabulate_figures, tabulate_leak_gap
 from tracking.plots import tradeoff_figure
 from tracking.predictions import Predictions
 from tracking.rows import Row
 from tracking.store import Store, initialise
-from tracking.tables import tabulate_rows, to_csv, to_html, to_json, to_markdown, to_plain
+from tracking.tables import TableText, tabulate_rows, to_csv, to_html, to_json, to_markdown, to_plain
 
 LOGGER = logging.getLogger(__name__)
 CONFIG = Path(__file__).resolve().parent / "conf" / "tracking" / "mlflow.yaml"
@@ -53,6 +54,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="size-latency-metric scatter plot")
     parser.add_argument("--reference", metavar="RUN", help="run id or name that every row is compared with")
     parser.add_argument("--metric", help="metric that table and plot show; macro AUROC at the rows' level by default")
+    parser.add_argument(
+        "--figures", action="store_true", help="rows of several splits below one another, unpaired; with the leak gap"
+    )
     parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples with --reference")
     return parser.parse_args(arguments)
 
@@ -71,7 +75,8 @@ def run(arguments: argparse.Namespace, store: Store) -> str:
     if not rows:
         raise ComparisonRefused(f"no row in {store.tracking_uri} matches: run train.py, or change the filter")
     check_same_level(rows)
-    check_same_split(rows)
+    if not arguments.figures:
+        check_same_split(rows)
     predictions = cache(store.read_predictions)
     reference = None
     if arguments.reference is not None:
@@ -89,6 +94,8 @@ def run(arguments: argparse.Namespace, store: Store) -> str:
         return to_json(rows)
     if arguments.format == "csv":
         return to_csv(rows)
+    if arguments.figures:
+        return _render(arguments, {"": tabulate_figures(rows), "Leak gap": tabulate_leak_gap(rows)}, [])
     return _report(arguments, rows, _comparisons(rows, reference, store, predictions))
 
 
@@ -130,7 +137,11 @@ def _report(arguments: argparse.Namespace, rows: Sequence[Row], comparisons: lis
     tables = {"": tabulate_rows(rows, metric=arguments.metric, only_differing=True)}
     if comparisons:
         tables["Against the reference, class by class"] = tabulate_comparisons(comparisons, rows[0].level)
-    notes = explain_verdicts(rows)
+    return _render(arguments, tables, explain_verdicts(rows))
+
+
+def _render(arguments: argparse.Namespace, tables: Mapping[str, TableText], notes: Sequence[str]) -> str:
+    tables = {title: table for title, table in tables.items() if table.cells}
     if arguments.format == "html":
         head = '<!doctype html>\n<meta charset="utf-8">\n<title>Comparison</title>\n'
         listed = "".join(f"<li>{html.escape(note)}</li>\n" for note in notes)

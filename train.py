@@ -178,10 +178,7 @@ def log_row(store: Store, origin: Origin, item: Answers, row: Row) -> Row:
         item.run.run_id,
         row,
         predictions=item.predictions,
-        figures={
-            "roc.png": plots.roc_figure(item.predictions, row.name),
-            "pr.png": plots.precision_recall_figure(item.predictions, row.name),
-        },
+        figures=plots.draw_predictions(item.predictions, row.name),
         texts=origin.texts,
         **about,
     )

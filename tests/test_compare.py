@@ -143,6 +143,16 @@ def test_compare_refuses_runs_of_another_test_split(store, rows, capsys):
     assert "not evaluated on the same test split" in err
 
 
+def test_compare_shows_figures_of_several_splits_without_pairing_them(store, rows, capsys):
+    other = log_other_split(store)
+    code, out, err = run(capsys, "params.role != 'nobody'", "--figures")
+    assert (code, err) == (0, "")
+    assert out.count(rows[0].model) >= 1
+    assert "delta" not in out
+    found = rows_from_json(run(capsys, "params.role != 'nobody'", "--figures", "--format", "json")[1])
+    assert {row.run_id for row in found} == {*(row.run_id for row in rows), other.run_id}
+
+
 def test_compare_refuses_a_reference_of_another_test_split(store, rows, capsys):
     other = log_other_split(store)
     code, out, err = run(capsys, "--group", "g1", "--reference", other.run_id, *RESAMPLES)
