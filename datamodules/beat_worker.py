@@ -1,4 +1,4 @@
-"""One record from signal to beats; runs in reader processes, so nothing slow is imported here."""
+"""One record from its files to beats; runs in reader processes, so nothing slow is imported here."""
 
 import functools
 import logging
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datamodules.beats import N_AFTER, N_BEFORE, choose_beats, iterate_beats
 from datamodules.filters import Filters, apply_filters
-from datamodules.rhythm_db import RhythmRecord
+from datamodules.rhythm_db import read_rhythm_record
 from datamodules.rhythm_signal import LeadNotFoundError, read_leads
 from datamodules.rpeaks import Detector, correct_beats, locate_rpeaks
 from datamodules.wfdb_signal import speed_up_headers
@@ -60,7 +60,10 @@ class BeatRequest:
     """One record, and the file that its beats go to: float32, shape (n, leads, time)."""
 
     spec: BeatSpec
-    record: RhythmRecord
+    root: Path
+    record_id: str
+    beat_annotators: tuple[str, ...]
+    rhythm_annotator: str
     part: Path
 
 
@@ -81,7 +84,10 @@ class RecordBeats:
     lead_means_mv, lead_variances_mv2 : ndarray of float64, shape (n, leads)
         Mean and variance over time.
     counts : dict of str to int
-        What became of the annotated beats, see `datamodules.rhythm_beats.REJECTIONS`; ``moved``; bad samples.
+        What became of the annotated beats, see `datamodules.rhythm_beats.REJECTIONS`; ``moved``; bad samples. None
+        at all where the record has no signal or lacks an annotation file.
+    note : str
+        Why nothing was cut, if so.
     """
 
     record_id: str
@@ -91,6 +97,7 @@ class RecordBeats:
     lead_means_mv: NDArray[np.float64]
     lead_variances_mv2: NDArray[np.float64]
     counts: dict[str, int]
+    note: str = ""
 
 
 def cut_record(request: BeatRequest) -> RecordBeats:
@@ -101,21 +108,26 @@ def cut_record(request: BeatRequest) -> RecordBeats:
     FileNotFoundError, ValueError
         If the record is not as expected. A lead that is missing, or a file, is no error where ``missing`` is "skip".
     """
-    spec, record = request.spec, request.record
+    spec, record_id = request.spec, request.record_id
+    counts: dict[str, int] = {}
     try:
+        record = read_rhythm_record(
+            request.root,
+            record_id,
+            subject_id=record_id,  # the caller knows better
+            beat_annotators=request.beat_annotators,
+            rhythm_annotator=request.rhythm_annotator,
+        )
+        if record.n_samples == 0:
+            return _nothing(request, {}, "it has no signals in this data base")
+        counts = {**record.counts, "moved": 0, "used": 0, "skipped": len(record.beats_s)}
         leads = read_leads(
-            record.path,
-            record_id=record.record_id,
-            fs=spec.fs,
-            lead_names=spec.lead_names,
-            channels=spec.channels,
+            record.path, record_id=record_id, fs=spec.fs, lead_names=spec.lead_names, channels=spec.channels
         )
     except (FileNotFoundError, LeadNotFoundError) as error:
         if spec.missing == "error":
             raise
-        log.warning("record %r is skipped (datamodule.missing=skip): %s", record.record_id, error)
-        request.part.touch()
-        return _nothing(record, spec)
+        return _nothing(request, counts, f"{error} (datamodule.missing=skip)")
     beats = np.rint(record.beats_s * spec.fs).astype(np.int64)
     beats = np.unique(beats[beats < leads.signal_mv.shape[1]])
     signal, rpeaks = leads.signal_mv, np.empty(0, dtype=np.int64)
@@ -124,7 +136,7 @@ def cut_record(request: BeatRequest) -> RecordBeats:
             signal = apply_filters(leads.signal_mv, spec.fs, spec.filters)
             rpeaks = locate_rpeaks(signal[0], spec.detector(signal[0], spec.fs), spec.fs)
         except ValueError as error:
-            raise ValueError(f"record {record.record_id!r}: {error}") from error
+            raise ValueError(f"record {record_id!r}: {error}") from error
     corrected = correct_beats(beats, rpeaks, spec.fs)
     rhythms = record.rhythm_at(corrected.rpeaks / spec.fs)
     chosen = choose_beats(
@@ -138,7 +150,7 @@ def cut_record(request: BeatRequest) -> RecordBeats:
     )
     described = _write(request.part, signal, corrected.rpeaks, chosen.rows)
     return RecordBeats(
-        record.record_id,
+        record_id,
         corrected.rpeaks[chosen.rows] / spec.fs,
         encode_rhythms(rhythms[chosen.rows], spec.class_names),
         *described,
@@ -189,19 +201,22 @@ def _write(
             file.write(block.astype("<f4", copy=False).data)
             hashes.append(hash_signals(block))
             means.append(block.mean(axis=2, dtype=np.float64))
-            variances.append(block.var(axis=2, dtype=np.float64))
+            squares = np.einsum("blt,blt->bl", block, block) / block.shape[2]
+            variances.append(np.maximum(squares - means[-1] ** 2, 0))
     return np.concatenate(hashes), np.concatenate(means), np.concatenate(variances)
 
 
-def _nothing(record: RhythmRecord, spec: BeatSpec) -> RecordBeats:
-    shape = (0, len(spec.lead_names))
-    counts = {**record.counts, "moved": 0, "used": 0, "skipped": len(record.beats_s)}
+def _nothing(request: BeatRequest, counts: dict[str, int], note: str) -> RecordBeats:
+    if counts:  # the record counts, with no beat
+        request.part.touch()
+    shape = (0, len(request.spec.lead_names))
     return RecordBeats(
-        record.record_id,
+        request.record_id,
         np.empty(0),
-        np.empty((0, len(spec.class_names)), dtype=np.float32),
+        np.empty((0, len(request.spec.class_names)), dtype=np.float32),
         np.empty(0, dtype=np.uint64),
         np.empty(shape),
         np.empty(shape),
         counts,
+        note,
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 N_BEFORE, N_AFTER = 100, 200
 _SHARE_BEFORE, _SHARE_AFTER = 1 / 3, 2 / 3
-_BLOCK = 2048  # beats at once: what belongs to them stays in the cache of a core
+_BLOCK = 512  # beats at once: what belongs to them stays in the cache of a core
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -68,7 +68,7 @@ def choose_beats(
         longest, shortest = np.maximum(rr_s[:-1], rr_s[1:]), np.minimum(rr_s[:-1], rr_s[1:])
         reasons["gap"][1:-1], reasons["too_close"][1:-1] = longest > max_rr_s, shortest < min_rr_s
         start, stop = _window_bounds(rpeaks)
-        n_bad = np.concatenate([[0], np.cumsum(bad)])
+        n_bad = np.concatenate([[0], np.cumsum(bad, dtype=np.int32)])
         reasons["bad_signal"][1:-1] = n_bad[np.ceil(stop).astype(np.int64) + 1] > n_bad[start.astype(np.int64)]
     left, counts = np.ones(n_beats, dtype=bool), {}
     for name, applies in reasons.items():

@@ -18,14 +18,14 @@ from datamodules.origin import find_kind, find_root
 from datamodules.physionet import download_matching
 from datamodules.processes import count_cores, run_tasks
 from datamodules.records import EcgWindows
-from datamodules.rhythm_db import RhythmRecord, list_records, read_rhythm_db
-from datamodules.rpeaks import Detector, detect_pan_tompkins
+from datamodules.rhythm_db import check_subjects, list_records, warn_beyond_end
+from datamodules.rpeaks import Detector, detect_sleepecg
 from datamodules.window_files import join_parts, open_windows, save_arrays
 
 log = logging.getLogger(__name__)
 
 # Changes whenever the same sources would give other arrays: caches of older code are then left alone.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 
 def load_beats(
@@ -40,7 +40,7 @@ def load_beats(
     rhythm_annotator: str = "atr",
     subjects: Mapping[str, str] | None = None,
     filters: Filters | None = None,
-    detector: Detector = detect_pan_tompkins,
+    detector: Detector = detect_sleepecg,
     min_rr_s: float = 0.2,
     max_rr_s: float = 3.0,
     missing: Literal["error", "skip"] = "error",
@@ -115,24 +115,23 @@ def load_beats(
         missing=missing,
         channels=None if channels is None else tuple(channels),
     )
-    record_ids = list_records(root)
-    annotations: dict[str, Any] = {
-        "beat_annotators": list(beat_annotators),
-        "rhythm_annotator": rhythm_annotator,
-        "subjects": dict(subjects or {}),
-    }
+    record_ids, subjects = list_records(root), dict(subjects or {})
+    check_subjects(subjects, record_ids)
     key = content_digest(
         {
             "format": CACHE_FORMAT,
             "files": _list_files(root, record_ids, (".hea", ".dat", f".{rhythm_annotator}", *_dotted(beat_annotators))),
-            **annotations,
+            "beat_annotators": list(beat_annotators),
+            "rhythm_annotator": rhythm_annotator,
+            "subjects": subjects,
             **spec.describe(),
         }
     )
 
     def build(target: Path) -> None:
-        records = read_rhythm_db(root, missing=missing, **annotations)
-        _build(target, [record for record in records if _has_signal(record)], spec, workers)
+        annotators = tuple(beat_annotators), rhythm_annotator
+        requests = [BeatRequest(spec, root, name, *annotators, target / f"{name}.part") for name in record_ids]
+        _save(target, _cut(requests, workers), subjects, spec)
 
     return replace(open_windows(cached_directory(cache_dir, "beats", key, build)), kind=find_kind(root))
 
@@ -146,34 +145,31 @@ def _list_files(root: Path, record_ids: Sequence[str], suffixes: Sequence[str]) 
     return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.is_file()]
 
 
-def _has_signal(record: RhythmRecord) -> bool:
-    if record.n_samples == 0:
-        log.warning("record %r has no signals in this data base: no beats are cut from it", record.record_id)
-    return record.n_samples > 0
-
-
-def _build(target: Path, records: list[RhythmRecord], spec: BeatSpec, workers: int | None) -> None:
-    if not records:
-        raise ValueError("no record with signals and annotations is left, expected at least one (datamodule.root)")
-    requests = [BeatRequest(spec, record, target / f"{record.record_id}.part") for record in records]
+def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
+    """Cut all records, in parallel, and return those that have a signal and annotations, in order."""
     workers = min(count_cores(), len(requests)) if workers is None else workers
-    log.info("cutting beats out of %d records with %d processes", len(records), workers)
+    log.info("cutting beats out of %d records with %d processes", len(requests), workers)
     done: dict[str, RecordBeats] = {}
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        hours = sum(record.n_samples / record.fs for record in records) / 3600
-        task = bar.add_task(f"cutting beats out of {hours:.1f} h", total=len(records))
+        task = bar.add_task("cutting beats out of records", total=len(requests))
 
         def collect(beats: RecordBeats) -> None:
             done[beats.record_id] = beats
             bar.advance(task)
 
-        cut = cut_record if workers <= 1 else cut_record_in_reader
-        run_tasks(cut, requests, workers=workers, collect=collect)
-    found = [(record, done[record.record_id]) for record in records]
-    for record, beats in found:
-        log.info("record %s: %s", record.record_id, describe_counts(beats.counts))
-    _save(target, found, spec)
+        run_tasks(cut_record if workers <= 1 else cut_record_in_reader, requests, workers=workers, collect=collect)
+    found = [done[request.record_id] for request in requests]
+    for beats in found:
+        if beats.note:
+            log.warning("no beats are cut out of record %r: %s", beats.record_id, beats.note)
+        if beats.counts:
+            warn_beyond_end(beats.record_id, beats.counts)
+            log.info("record %s: %s", beats.record_id, describe_counts(beats.counts))
+    found = [beats for beats in found if beats.counts]
+    if not found:
+        raise ValueError("no record with signals and annotations is left, expected at least one (datamodule.root)")
+    return found
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:
@@ -202,23 +198,24 @@ REJECTIONS = (
 """What a beat may be rejected for; with ``used`` they add up to ``annotated``."""
 
 
-def _save(target: Path, found: list[tuple[RhythmRecord, RecordBeats]], spec: BeatSpec) -> None:
-    sizes = [len(beats.times_s) for _, beats in found]
+def _save(target: Path, found: list[RecordBeats], subjects: Mapping[str, str], spec: BeatSpec) -> None:
+    sizes = [len(beats.times_s) for beats in found]
     if not sum(sizes):
         raise ValueError(
-            f"no beat is left of {len(found)} records: {[beats.counts for _, beats in found][:3]!r}; expected beats"
+            f"no beat is left of {len(found)} records: {[beats.counts for beats in found][:3]!r}; expected beats"
             f" with a rhythm label and a usable signal"
         )
-    parts = [target / f"{record.record_id}.part" for record, _ in found]
+    parts = [target / f"{beats.record_id}.part" for beats in found]
     join_parts(target, parts, sizes, (len(spec.lead_names), spec.n_samples))
     arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(beats, name) for _, beats in found])
+        name: np.concatenate([getattr(beats, name) for beats in found])
         for name in ("targets", "times_s", "signal_hashes", "lead_means_mv", "lead_variances_mv2")
     }
-    arrays["record_ids"] = np.repeat([record.record_id for record, _ in found], sizes)
-    arrays["subject_ids"] = np.repeat([record.subject_id for record, _ in found], sizes)
+    record_ids = [beats.record_id for beats in found]
+    arrays["record_ids"] = np.repeat(record_ids, sizes)
+    arrays["subject_ids"] = np.repeat([subjects.get(name, name) for name in record_ids], sizes)
     arrays["folds"] = np.zeros(sum(sizes), dtype=np.int16)
-    counts = functools.reduce(_add, (beats.counts for _, beats in found))
+    counts = functools.reduce(_add, (beats.counts for beats in found))
     counts["records"] = len(found)
     save_arrays(
         target,
@@ -227,7 +224,7 @@ def _save(target: Path, found: list[tuple[RhythmRecord, RecordBeats]], spec: Bea
         lead_names=spec.lead_names,
         class_names=spec.class_names,
         counts=counts,
-        records={record.record_id: beats.counts for record, beats in found},
+        records={beats.record_id: beats.counts for beats in found},
     )
 
 

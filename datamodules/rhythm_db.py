@@ -104,7 +104,7 @@ def read_rhythm_db(
     check_subjects(subjects or {}, record_ids)
     for record_id in record_ids:
         try:
-            yield read_rhythm_record(
+            record = read_rhythm_record(
                 root,
                 record_id,
                 subject_id=(subjects or {}).get(record_id, record_id),
@@ -115,6 +115,15 @@ def read_rhythm_db(
             if missing == "error":
                 raise
             log.warning("record %r is skipped (datamodule.missing=skip): %s", record_id, error)
+            continue
+        warn_beyond_end(record_id, record.counts)
+        yield record
+
+
+def warn_beyond_end(record_id: str, counts: Mapping[str, int]) -> None:
+    """Log a warning if beats of a record lie beyond the end of its signal."""
+    if beyond := counts.get("beyond_end"):
+        log.warning("record %r: %d beats lie beyond the end of the signal; they are left out", record_id, beyond)
 
 
 def list_records(root: Path) -> list[str]:
@@ -200,8 +209,6 @@ def read_rhythm_record(
     beats, counts = _clean_beats(beat_source.beats(), _clock(beat_source, fs), n_samples / fs)
     starts, rhythms = rhythm_source.rhythms()
     order = np.argsort(starts, kind="stable")
-    if beyond := counts["beyond_end"]:
-        log.warning("record %r: %d beats lie beyond the end of the signal; they are left out", record_id, beyond)
     return RhythmRecord(
         record_id=record_id,
         subject_id=subject_id,

@@ -1,4 +1,4 @@
-"""Leads of long WFDB records: chosen by name or position, in mV, with the stretches that hold no usable signal marked."""
+"""Leads of long WFDB records: chosen by name or position, in mV, with stretches of no usable signal marked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,13 +115,14 @@ def find_runs(same: NDArray[np.bool_], at_least: int) -> NDArray[np.bool_]:
     ndarray of bool, shape (n,)
         True within the runs that were kept.
     """
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]])))
+    kept = np.zeros(len(same), dtype=bool)
+    padded = np.concatenate([[False], same, [False]])
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
     starts, stops = edges[::2], edges[1::2]
-    kept = np.zeros(len(same) + 1, dtype=np.int8)
     long = stops - starts >= at_least
-    kept[starts[long]] = 1
-    kept[stops[long]] -= 1
-    return np.cumsum(kept[:-1], dtype=np.int8).astype(bool)
+    for start, stop in zip(starts[long].tolist(), stops[long].tolist(), strict=True):  # few
+        kept[start:stop] = True
+    return kept
 
 
 def _find_channels(
@@ -132,8 +133,8 @@ def _find_channels(
             raise LeadNotFoundError(
                 f"record {record_id!r} has leads {names!r}, expected each of {list(lead_names)!r} once"
                 f" (datamodule.lead_names); missing or not unique: {wrong!r}. Choose a lead that all records have, its"
-                f" position where the name is not unique (datamodule.source.channels), or go on without this record with"
-                f" datamodule.missing=skip"
+                f" position where its name is not unique (datamodule.source.channels), or go on without this record"
+                f" with datamodule.missing=skip"
             )
         return [names.index(name) for name in lead_names]
     if [names[at] if 0 <= at < len(names) else None for at in channels] != list(lead_names):

@@ -114,7 +114,8 @@ def test_rhythm_beats_without_signals_are_skipped_with_a_reason(root, cache, cap
     write_beats(root, "00735", [100, 300, 500])
     write_rhythms(root, "00735", [(10, "N")])
     assert "00735" not in load(root, cache).record_ids
-    assert "record '00735' has no signals" in caplog.text
+    assert not list(cache.glob("*/*.part"))
+    assert "no beats are cut out of record '00735': it has no signals" in caplog.text
 
 
 def test_rhythm_beats_before_the_first_label_are_rejected_and_counted(root, cache):

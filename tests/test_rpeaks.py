@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.rpeaks import correct_beats, detect_pan_tompkins, locate_rpeaks
+from datamodules.rpeaks import correct_beats, detect_pan_tompkins, detect_sleepecg, locate_rpeaks
 from tests.rhythm_files import FS, ecg, regular_beats
 
 NONE = np.array([], dtype=np.int64)
@@ -17,9 +17,10 @@ def record():
     return ecg(60 * FS, beats)[:, 0], beats
 
 
-def test_rpeaks_detections_lead_to_the_true_ones(record):
+@pytest.mark.parametrize("detect", [detect_pan_tompkins, detect_sleepecg])
+def test_rpeaks_detections_lead_to_the_true_ones(record, detect):
     signal, beats = record
-    found = locate_rpeaks(signal, detect_pan_tompkins(signal, FS), FS)
+    found = locate_rpeaks(signal, detect(signal, FS), FS)
     near = np.abs(found[:, None] - beats).min(axis=0)
     assert (near <= 1).mean() > 0.97
 
@@ -30,6 +31,11 @@ def test_rpeaks_point_to_one_side_in_the_whole_record(record, sign):
     trailing = beats + round(0.06 * FS)
     found = locate_rpeaks(sign * signal, trailing, FS)
     assert np.abs(found - beats).max() <= 1
+
+
+@pytest.mark.parametrize("detect", [detect_pan_tompkins, detect_sleepecg])
+def test_rpeaks_of_a_flat_lead_are_none(detect):
+    assert len(detect(np.zeros(20 * FS), FS)) == 0
 
 
 def test_rpeaks_of_no_detection_are_none():
