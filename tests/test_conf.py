@@ -64,7 +64,7 @@ def test_models_follow_the_data_modules_facts():
 
 @pytest.mark.parametrize("name", names_of("datamodule"))
 def test_models_take_the_loss_that_the_data_ask_for(name):
-    config = compose_config(f"datamodule={name}")
+    config = compose_config(f"datamodule={name}", "compression=distill")
     exclusive = "ptbxl" not in name
     assert config.datamodule.exclusive is exclusive
     assert config.model.module.exclusive is config.compression.teacher.module.exclusive is exclusive
