@@ -130,7 +130,8 @@ def cut_record(request: BeatRequest) -> RecordBeats:
         return _nothing(request, counts, f"{error} (datamodule.missing=skip)")
     beats = np.rint(record.beats_s * spec.fs).astype(np.int64)
     beats = np.unique(beats[beats < leads.signal_mv.shape[1]])
-    signal, rpeaks = leads.signal_mv, np.empty(0, dtype=np.int64)
+    signal: NDArray[np.floating] = leads.signal_mv
+    rpeaks = np.empty(0, dtype=np.int64)
     if len(beats) >= 3:  # else nothing can be cut out, and the signal may be too short for the filters
         try:
             signal = apply_filters(leads.signal_mv, spec.fs, spec.filters)
@@ -189,7 +190,7 @@ def hash_signals(signals: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def _write(
-    part: Path, signal: NDArray[np.float64], rpeaks: NDArray[np.int64], rows: NDArray[np.int64]
+    part: Path, signal: NDArray[np.floating], rpeaks: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.float64]]:
     hashes, means, variances = (
         [np.empty(0, dtype=np.uint64)],
