@@ -111,10 +111,11 @@ def test_ecg_rhythms_read_real_rr_intervals(length, share):
     tested = []
     for fold in range(5):
         options = (f"datamodule.n_samples={length}", f"datamodule.split.fold={fold}")
-        module = make("afdb_rr", f"paths.data={DATA}", *options)
+        module = make("afdb_rr", f"paths.afdb={DATA / 'afdb'}", *options)
         module.setup()
         tested.append(module.targets("test")[:, 1])
     assert module.counts["intervals"] == 1_221_534
     pooled = np.concatenate(tested)
+    assert module.kind == "real"
     assert len(pooled) == module.counts["used"] > 0.99 * 1_221_534 / length - 1
     assert pooled.mean() == pytest.approx(share, abs=1e-4)

@@ -11,6 +11,7 @@ import wfdb
 from datamodules import processes, wfdb_worker
 from datamodules.ptbxl import load_ptbxl, read_ptbxl
 from datamodules.ptbxl_index import read_index
+from datamodules.stratified_splits import split_iterative
 from tests.ptbxl_files import (
     CLASSES,
     LEADS,
@@ -419,3 +420,13 @@ def test_ptbxl_real_signals_equal_wfdb(real_windows):
         record = int(real_windows.record_ids[row])
         expected, _ = wfdb.rdsamp(str(root / f"{record // 1000 * 1000:05d}" / f"{record:05d}_lr"))
         np.testing.assert_allclose(real_windows.signal_mv[row], expected.T, rtol=1e-6)
+
+
+@pytest.mark.realdata
+def test_ptbxl_real_patients_are_split_by_iteration_with_all_classes_in_proportion(real_windows):
+    targets, patients = real_windows.targets, real_windows.subject_ids
+    splits = split_iterative(patients, targets)
+    sides = [set(patients[positions]) for positions in splits.values()]
+    assert sum(map(len, sides)) == len(set(patients))
+    for positions in splits.values():
+        np.testing.assert_allclose(targets[positions].mean(axis=0), targets.mean(axis=0), rtol=0.06)
