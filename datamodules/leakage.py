@@ -1,6 +1,7 @@
 """The check that fails a run whose splits share a person, a signal, or statistics."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,7 @@ def check_leakage(
     for name, indices in (("normalisation", normalizer_indices), ("calibration", calibration_indices)):
         if indices is None:
             continue
-        outside = np.setdiff1d(indices, splits["train"])
+        outside = indices[~np.isin(indices, splits["train"])]
         if outside.size:
             raise LeakageError(
                 f"{name} uses {outside.size} of {len(indices)} windows from outside the split 'train', first"
@@ -103,7 +104,7 @@ def check_leakage(
         n_records={split: len(indices) for split, indices in splits.items()},
         n_subjects={split: len(unique_ids(subject_ids[indices])) for split, indices in splits.items()},
         n_duplicates={
-            split: len(indices) - len(np.unique(signal_hashes[indices])) for split, indices in splits.items()
+            split: len(indices) - len(unique_ids(signal_hashes[indices])) for split, indices in splits.items()
         },
         leaky=leaky,
     )
@@ -115,23 +116,22 @@ def _check_disjoint(
     record_ids: NDArray[np.str_],
     splits: Mapping[str, NDArray[np.int64]],
 ) -> None:
-    names = list(splits)
-    for position, first in enumerate(names):
-        for second in names[position + 1 :]:
-            shared = np.intersect1d(unique_ids(values[splits[first]]), unique_ids(values[splits[second]]))
-            if not shared.size:
-                continue
-            value = shared[0]
-            records = {
-                split: [str(record) for record in record_ids[splits[split]][values[splits[split]] == value][:3]]
-                for split in (first, second)
-            }
-            shown = value.decode() if isinstance(value, bytes) else str(value)
-            raise LeakageError(
-                f"{shared.size} {what} on both sides of {first!r} and {second!r}, first {shown!r} (records"
-                f" {records!r}): expected each on one side; change the split (datamodule.folds) or take the"
-                f" records out"
-            )
+    unique = {split: unique_ids(values[indices]) for split, indices in splits.items()}
+    for first, second in itertools.combinations(splits, 2):
+        shared = np.intersect1d(unique[first], unique[second], assume_unique=True)
+        if not shared.size:
+            continue
+        value = shared[0]
+        records = {
+            split: [str(record) for record in record_ids[splits[split]][values[splits[split]] == value][:3]]
+            for split in (first, second)
+        }
+        shown = value.decode() if isinstance(value, bytes) else str(value)
+        raise LeakageError(
+            f"{shared.size} {what} on both sides of {first!r} and {second!r}, first {shown!r} (records"
+            f" {records!r}): expected each on one side; change the split (datamodule.folds) or take the"
+            f" records out"
+        )
 
 
 def _digest_split(
