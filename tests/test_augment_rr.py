@@ -34,9 +34,21 @@ def test_augment_rr_jitter_moves_beats_and_no_more():
     assert changes.var().item() == pytest.approx(2 * 0.03**2 / 3, rel=0.1)
 
 
+def test_augment_rr_premature_beats_are_made_up_for():
+    intervals_s = torch.ones(4000, 1, 25)
+    changes = RrAugment(premature=0.4)(intervals_s, seeded()) - intervals_s
+    torch.testing.assert_close(changes.sum(-1), torch.zeros(4000, 1), rtol=0, atol=1e-5)
+    first = changes[:, 0, 0]
+    assert (first <= 0).all()
+    assert first.min().item() == pytest.approx(-0.5, abs=0.01)
+    assert (first < 0).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    # The probability differs between windows.
+    assert (changes.abs() > 0).float().mean(-1).std() > 0.1
+
+
 def test_augment_rr_leaves_its_input_and_repeats_by_seed(intervals_s):
     before = intervals_s.clone()
-    augment = RrAugment(rate=0.1, jitter_s=0.01)
+    augment = RrAugment(rate=0.1, jitter_s=0.01, premature=0.1)
     first, again, other = (augment(intervals_s, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(intervals_s, before)
     assert torch.equal(first, again)
@@ -47,3 +59,9 @@ def test_augment_rr_leaves_its_input_and_repeats_by_seed(intervals_s):
 def test_augment_rr_refuses_what_is_out_of_range(option, value):
     with pytest.raises(ValueError, match=rf"augment\.{option} is {value!r}, expected 0 or more"):
         RrAugment(**{option: value})
+
+
+@pytest.mark.parametrize("premature", [-0.1, 1.1, float("nan")])
+def test_augment_rr_refuses_what_is_no_probability(premature):
+    with pytest.raises(ValueError, match=r"augment\.premature is .*, expected a probability"):
+        RrAugment(premature=premature)
