@@ -68,10 +68,17 @@ class Fitter:
     run: OpenRun
     report: FitReport | None = None
 
-    def __call__(self, module: Classifier, about: Mapping[str, Any], model: DictConfig | None = None) -> Classifier:
+    def __call__(
+        self,
+        module: Classifier,
+        about: Mapping[str, Any],
+        model: DictConfig | None = None,
+        *,
+        max_epochs: int | None = None,
+    ) -> Classifier:
         """Fit `module` in place; ``about`` is what its weights depend on beside model, data and trainer."""
         model = model or self.config.model
-        max_epochs = self.config.trainer.max_epochs or model.max_epochs[self.datamodule.kind]
+        max_epochs = max_epochs or self.config.trainer.max_epochs or model.max_epochs[self.datamodule.kind]
         depends_on = {**self._depends_on(module, model), "max_epochs": max_epochs, "about": dict(about)}
         self.report = fit_once(
             module,

@@ -1,5 +1,6 @@
 """From a candidate to its row: export, predict with the file's own runtime, measure, judge."""
 
+import copy
 import json
 import logging
 import tempfile
@@ -14,12 +15,12 @@ import torch
 from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from torch import nn
 
 from composition.candidates import Candidate, Fitter, make_candidates, plain
 from composition.facts import DataFacts, describe
 from deploy import gate
 from deploy.artifact import Artifact, predict
-from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import load_weights, save_weights
 from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
 from tracking.logger import MlflowLogger
@@ -149,9 +150,9 @@ def measure(
         datamodule, to_probabilities(val, exclusive), to_probabilities(logits, exclusive)
     )
     some = windows[:parity_windows]
-    in_memory = torch_logits(candidate.stage.module, some)
+    in_memory = torch_logits(candidate.stage.module.net, some)
     checks = [
-        gate.check_reload(in_memory, reloaded_logits(candidate, some)),
+        gate.check_reload(in_memory, reloaded_logits(candidate.stage.module.net, some)),
         *gate.check_parity(
             to_log_odds(in_memory, exclusive),
             to_log_odds(logits[: len(some)], exclusive),
@@ -202,23 +203,27 @@ def make_test_predictions(
     return predictions, classification_metrics(val, targets, names, thresholds, "val", exclusive, datamodule.level)
 
 
-def torch_logits(module: Classifier, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+def torch_logits(net: nn.Module, windows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Logits (n, classes) of the float net in memory, in float32."""
-    net = module.net.eval().cpu().float()
+    net = net.eval().cpu().float()
     with torch.inference_mode():
         return torch.cat([net(part) for part in torch.from_numpy(windows).split(64)]).numpy()
 
 
-def reloaded_logits(candidate: Candidate, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits of the weights after a way to disk and into a fresh net; what no net can hold gives NaN."""
-    fresh = instantiate(candidate.model.module)
+def reloaded_logits(net: nn.Module, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits of the weights after a way to disk and into a net without weights; what no net can hold gives NaN."""
+    try:
+        # A copy and not a new net of the config: a step may have changed the structure.
+        fresh = copy.deepcopy(net)
+    except RuntimeError:
+        # torch copies no weights that are computed from others, such as masked ones.
+        return np.full((len(windows), 1), np.nan, np.float32)
+    for value in fresh.state_dict().values():
+        value.fill_(torch.nan if value.is_floating_point() else 0)
     with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
         path = Path(folder) / "net.pt"
-        save_weights(candidate.stage.module.net, path)
-        try:
-            load_weights(fresh.net, path)
-        except ValueError:
-            return np.full((len(windows), len(fresh.class_names)), np.nan, np.float32)
+        save_weights(net, path)
+        load_weights(fresh, path)
     return torch_logits(fresh, windows)
 
 

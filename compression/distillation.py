@@ -1,6 +1,5 @@
 """Knowledge distillation: a student learns from the probabilities of a fitted teacher."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compression.recipe import ExportSpec, Tools
+from compression.recipe import ExportSpec, Tools, weights_digest
 from lightning_modules.classifier import Batch, Classifier, bce_loss, softmax_loss
 
 VIEWS = ("record", "batch")
@@ -131,12 +130,3 @@ def record_logits(module: Classifier, datamodule: Any, batch_size: int = 64) -> 
             windows = torch.from_numpy(datamodule.windows("train", chunk.numpy()))
             logits[chunk] = module(windows.to(module.device)).float().cpu()
     return logits
-
-
-def weights_digest(module: Classifier) -> str:
-    """Digest of the module's weights: two teachers with the same weights are the same teacher."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.net.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

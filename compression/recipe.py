@@ -1,8 +1,12 @@
 """A recipe: ordered steps, each of which takes and returns a module and what its export must carry out."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
+
+import torch
 
 from lightning_modules.classifier import Classifier
 
@@ -30,9 +34,12 @@ class ExportSpec:
 
 
 class Fit(Protocol):
-    """Fit a module under a name; ``about`` holds what its weights depend on beside the module's own config."""
+    """Fit a module in place; ``about`` holds what its weights depend on beside the model's own config.
 
-    def __call__(self, module: Classifier, about: Mapping[str, Any]) -> Classifier:
+    ``max_epochs`` takes the place of the model's own.
+    """
+
+    def __call__(self, module: Classifier, about: Mapping[str, Any], *, max_epochs: int | None = None) -> Classifier:
         """Return the module with fitted weights."""
         ...
 
@@ -51,19 +58,23 @@ class Tools:
         A freshly initialised module of the model that is being compressed.
     teacher : Classifier or None
         The fitted teacher of the recipe, if it has one.
+    history : tuple of str
+        Names of the steps before this one.
     """
 
     datamodule: Any
     fit: Fit
     rebuild: Callable[[], Classifier]
     teacher: Classifier | None = None
+    history: tuple[str, ...] = ()
 
 
 class Step(Protocol):
     """One verb with its frozen options.
 
     ``claims`` are what the gate checks on the exported file against the row before the step: ``size_ratio``,
-    ``latency_ratio``, ``macs_ratio``, ``params_ratio`` (at most) and ``int8_macs_share`` (at least).
+    ``latency_ratio``, ``macs_ratio``, ``params_ratio``, ``compressed_ratio`` (at most), ``int8_macs_share`` and
+    ``sparsity`` (at least).
     """
 
     name: str
@@ -72,6 +83,37 @@ class Step(Protocol):
     def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Return the module and the specification after this step."""
         ...
+
+
+def fine_tune(
+    module: Classifier, tools: Tools, about: Mapping[str, Any], *, max_epochs: int, learning_rate: float
+) -> Classifier:
+    """Train `module` further from the weights that it holds, in one short cycle.
+
+    Parameters
+    ----------
+    module : Classifier
+        Trained in place.
+    tools : Tools
+    about : mapping
+        Options of the step; the weights to start from are added.
+    max_epochs : int
+    learning_rate : float
+        Highest of the cycle.
+    """
+    module.optimizer = partial(module.optimizer, lr=learning_rate)
+    module.scheduler = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=learning_rate, pct_start=0.1)
+    start = {"start": weights_digest(module), "learning_rate": learning_rate}
+    return tools.fit(module.train(), {**about, **start}, max_epochs=max_epochs)
+
+
+def weights_digest(module: Classifier) -> str:
+    """Digest of the module's weights: two teachers with the same weights are the same teacher."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -99,6 +141,6 @@ def apply_steps(module: Classifier, steps: Sequence[Step], tools: Tools) -> Iter
             raise ValueError(
                 f"step {step.name!r} comes after {names[-1]!r}, which makes the file {spec.precision}; put it before"
             )
-        module, spec = step(module, spec, tools)
+        module, spec = step(module, spec, replace(tools, history=tuple(names)))
         names.append(step.name)
         yield Stage("_".join(names), module, spec, step.claims)

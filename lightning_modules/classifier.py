@@ -1,6 +1,6 @@
 """The LightningModule of every ECG classifier, multi-label or with exclusive classes."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -60,7 +60,7 @@ class Classifier(pl.LightningModule):
         self,
         net: nn.Module,
         class_names: Sequence[str],
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
         exclusive: bool = False,
         criterion: Callable[[Tensor, Batch], Tensor] | None = None,

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from compression.distillation import BatchView, Distill, RecordView, SoftTargetLoss, record_logits, weights_digest
+from compression.distillation import BatchView, Distill, RecordView, SoftTargetLoss, record_logits
 from compression.quantization import PtqInt8
-from compression.recipe import ExportSpec, Tools, apply_steps
+from compression.recipe import ExportSpec, Tools, apply_steps, fine_tune, weights_digest
 from lightning_modules.classifier import bce_loss, softmax_loss
 from tests.tiny import TinyDataModule, tiny_module
 
@@ -28,6 +28,35 @@ def test_steps_yield_a_stage_each_with_a_joined_name():
 def test_steps_refuse_training_after_quantization():
     with pytest.raises(ValueError, match="'distill' comes after 'ptq_int8', which makes the file int8; put it before"):
         list(apply_steps(tiny_module(), [PtqInt8(8), Distill()], tools(tiny_module(seed=1))))
+
+
+def test_steps_know_what_came_before_them():
+    seen = []
+
+    class Look:
+        name, claims = "look", {}
+
+        def __call__(self, module, spec, tools):
+            seen.append(tools.history)
+            return module, spec
+
+    list(apply_steps(tiny_module(), [Look(), Look()], tools()))
+    assert seen == [(), ("look",)]
+
+
+def test_fine_tuning_depends_on_the_weights_that_it_starts_from():
+    seen = []
+
+    def fit(module, about, *, max_epochs):
+        seen.append((about, max_epochs))
+        return module
+
+    for seed in (0, 1):
+        fine_tune(tiny_module(seed=seed), tools(fit=fit), {"step": "x"}, max_epochs=3, learning_rate=1e-4)
+    (first, epochs), (second, _) = seen
+    assert epochs == 3
+    assert first["step"] == "x"
+    assert first["start"] != second["start"]
 
 
 def test_ptq_calibrates_on_training_windows_only():
