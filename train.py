@@ -28,6 +28,7 @@ from composition.measurement import Answers, Measured, measure_split
 from composition.rows import make_baseline_row, make_row
 from deploy.gate import GateFailed
 from deploy.profile import profile_artifacts
+from lightning_modules.metrics import RULES
 from tracking import digests, plots, tables
 from tracking.logger import MlflowLogger
 from tracking.rows import Row, write_rows
@@ -55,6 +56,8 @@ def run(config: DictConfig) -> list[Row]:
     """
     if config.gate not in GATES:
         raise ValueError(f"gate={config.gate!r} must be one of {GATES}")
+    if config.evaluation.threshold_rule not in RULES:
+        raise ValueError(f"evaluation.threshold_rule={config.evaluation.threshold_rule!r} must be one of {RULES}")
     if 1 not in config.deploy.profile.batch_sizes:
         raise ValueError(f"deploy.profile.batch_sizes={config.deploy.profile.batch_sizes} must hold 1")
     # Now, because files may be edited while the job runs.

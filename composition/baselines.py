@@ -46,7 +46,9 @@ def answer_baselines(
         run = stack.enter_context(job.child(f"baseline {name}", tags={"model": name}))
         predict = make(datamodule)
         looks = store.record_test_look(run.run_id, datamodule.split_digest)
-        predictions, val_metrics = make_test_predictions(datamodule, predict("val"), predict("test"))
+        predictions, val_metrics = make_test_predictions(
+            datamodule, predict("val"), predict("test"), config.evaluation.threshold_rule
+        )
         yield Answers(
             run=run, predictions=predictions, val_metrics=val_metrics, looks=looks, facts=describe(datamodule)
         )

@@ -92,7 +92,7 @@ def measure_split(
             path = Path(config.paths.output) / f"{candidate.name}-{target}.{ending}"
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, datamodule.split_digest)
-            yield measure(candidate, target, run, export, datamodule, path, config.parity_windows, looks)
+            yield measure(candidate, target, run, export, datamodule, path, config.evaluation, looks)
 
 
 def export_candidate(candidate: Candidate, export: Export, datamodule: Any, path: Path) -> Artifact:
@@ -138,7 +138,7 @@ def measure(
     export: Export,
     datamodule: Any,
     path: Path,
-    parity_windows: int,
+    evaluation: DictConfig,
     looks: int,
 ) -> Measured:
     """Export a candidate and evaluate the file: thresholds on validation, predictions on test, parity with torch."""
@@ -147,9 +147,9 @@ def measure(
     windows = datamodule.windows("test")
     val, logits = predict(artifact, datamodule.windows("val")), predict(artifact, windows)
     predictions, val_metrics = make_test_predictions(
-        datamodule, to_probabilities(val, exclusive), to_probabilities(logits, exclusive)
+        datamodule, to_probabilities(val, exclusive), to_probabilities(logits, exclusive), evaluation.threshold_rule
     )
-    some = windows[:parity_windows]
+    some = windows[: evaluation.parity_windows]
     in_memory = torch_logits(candidate.stage.module.net, some)
     checks = [
         gate.check_reload(in_memory, reloaded_logits(candidate.stage.module.net, some)),
@@ -177,7 +177,7 @@ def measure(
 
 
 def make_test_predictions(
-    datamodule: Any, val: NDArray[np.float64], test: NDArray[np.float64]
+    datamodule: Any, val: NDArray[np.float64], test: NDArray[np.float64], threshold_rule: str
 ) -> tuple[Predictions, dict[str, float]]:
     """Join test probabilities with what pairing needs; thresholds, and the metrics returned beside, are of validation.
 
@@ -186,9 +186,11 @@ def make_test_predictions(
     datamodule : EcgDataModule
     val, test : ndarray of float64, shape (n, classes)
         Probabilities.
+    threshold_rule : {"f1", "accuracy"}
+        What the thresholds serve.
     """
     targets, names, exclusive = datamodule.targets("val"), datamodule.class_names, datamodule.exclusive
-    thresholds = choose_thresholds(val, targets, exclusive)
+    thresholds = choose_thresholds(val, targets, exclusive, threshold_rule)
     predictions = make_predictions(
         datamodule.record_ids("test"),
         datamodule.subject_ids("test"),

@@ -17,7 +17,18 @@ from tracking.rows import Estimate, Row
 from tracking.statistics import bootstrap_metrics, explain_no_interval, paired_bootstrap
 
 # What a setting is made of; where things lie and how they are reported is not part of it.
-SETTINGS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "bootstrap", "seed")
+SETTINGS = (
+    "datamodule",
+    "model",
+    "optim",
+    "compression",
+    "deploy",
+    "trainer",
+    "callbacks",
+    "evaluation",
+    "bootstrap",
+    "seed",
+)
 
 
 def judge(

@@ -10,12 +10,10 @@ from torch.nn import functional
 class RrAugment:
     """Augmentation of a batch of RR intervals in seconds.
 
-    Everything is off by default. Order: rate, jitter, premature beats.
+    Everything is off by default. Order: jitter, premature beats.
 
     Parameters
     ----------
-    rate : float, default 0
-        Standard deviation of the logarithm of a factor, one per window: another heart rate, the same irregularity.
     jitter_s : float, default 0
         Beats move by normal noise in seconds; its standard deviation is uniform between 0 and this, one per window.
         A beat that moves makes one interval longer and the next shorter.
@@ -29,13 +27,11 @@ class RrAugment:
         If a value is out of its range.
     """
 
-    def __init__(self, rate: float = 0.0, jitter_s: float = 0.0, premature: float = 0.0) -> None:
-        for name, value in (("rate", rate), ("jitter_s", jitter_s)):
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"augment.{name} is {value!r}, expected 0 or more")
+    def __init__(self, jitter_s: float = 0.0, premature: float = 0.0) -> None:
+        if not (jitter_s >= 0 and math.isfinite(jitter_s)):
+            raise ValueError(f"augment.jitter_s is {jitter_s!r}, expected 0 or more")
         if not 0 <= premature <= 1:
             raise ValueError(f"augment.premature is {premature!r}, expected a probability")
-        self.rate = rate
         self.jitter_s = jitter_s
         self.premature = premature
 
@@ -55,8 +51,6 @@ class RrAugment:
             Augmented intervals in seconds.
         """
         batch, rows, time = intervals_s.shape
-        if self.rate:
-            intervals_s = intervals_s * torch.exp(self.rate * torch.randn(batch, 1, 1, generator=generator))
         if self.jitter_s:
             spread_s = self.jitter_s * torch.rand(batch, 1, 1, generator=generator)
             intervals_s = intervals_s + (spread_s * torch.randn(batch, rows, time + 1, generator=generator)).diff()

@@ -343,3 +343,8 @@ def test_a_sweep_goes_on_after_a_failed_job(tmp_path):
 def test_an_unknown_gate_is_refused(tmp_path):
     with pytest.raises(ValueError, match="gate='off' must be one of"):
         train.run(job_config(tmp_path, "x", "gate=off"))
+
+
+def test_train_refuses_an_unknown_rule_of_thresholds(tmp_path):
+    with pytest.raises(ValueError, match=r"evaluation\.threshold_rule='youden' must be one of"):
+        train.run(job_config(tmp_path, "x", "evaluation.threshold_rule=youden"))

@@ -13,9 +13,9 @@ SHORTEST_S, LONGEST_S = 0.15, 3.0
 
 
 class RrFeatures(nn.Module):
-    """Rate of the window, deviation of each interval from it, and change from one interval to the next.
+    """Deviation of each interval from the window's mean, and change from one interval to the next, as logarithms.
 
-    All three are logarithmic: a change of heart rate shifts the first and leaves the others as they are.
+    Both are the same at any heart rate.
 
     Parameters
     ----------
@@ -31,13 +31,12 @@ class RrFeatures(nn.Module):
     def forward(self, intervals: Tensor) -> Tensor:
         """Compute the features, about within plus and minus 1.
 
-        Shapes: intervals (batch, leads, time) -> features (batch, 3 * leads, 1, time).
+        Shapes: intervals (batch, leads, time) -> features (batch, 2 * leads, 1, time).
         """
         logarithm = (intervals * self.std_s + self.mean_s).clamp(SHORTEST_S, LONGEST_S).log()
-        rate = logarithm.mean(-1, keepdim=True)
+        deviation = logarithm - logarithm.mean(-1, keepdim=True)
         change = functional.pad(logarithm[..., 1:] - logarithm[..., :-1], (1, 0))
-        features = [(rate + 0.3).expand_as(logarithm), 4 * (logarithm - rate), 5 * change]
-        return torch.cat(features, dim=1).unsqueeze(2)
+        return torch.cat([4 * deviation, 5 * change], dim=1).unsqueeze(2)
 
 
 class DilatedBlock(nn.Module):
@@ -130,7 +129,7 @@ class RrTcn(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             RrFeatures(mean_s, std_s),
-            same_conv(3 * n_leads, width, stem_kernel, bias=False),
+            same_conv(2 * n_leads, width, stem_kernel, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
             *(DilatedBlock(width, kernel_size, dilation) for dilation in dilations),
