@@ -33,14 +33,14 @@ class ResidualBlock(nn.Module):
         self.residual = nn.Sequential(
             same_conv(inputs, outputs, first),
             nn.BatchNorm2d(outputs),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             same_conv(outputs, outputs, second),
             nn.BatchNorm2d(outputs),
         )
         self.shortcut: nn.Module = nn.Identity()
         if projection:
             self.shortcut = nn.Sequential(same_conv(inputs, outputs, 1), nn.BatchNorm2d(outputs))
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Shapes: (batch, inputs, 1, time) -> (batch, outputs, 1, time)."""
@@ -97,7 +97,7 @@ class ResNet1d(nn.Module):
         layers: list[nn.Module] = [
             same_conv(n_leads, stem_width, stem_kernel),
             nn.BatchNorm2d(stem_width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ]
         channels = stem_width
         for width, kernels in zip(widths, kernel_sizes, strict=True):

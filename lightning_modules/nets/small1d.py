@@ -26,7 +26,7 @@ class HalvingBlock(nn.Module):
         self.residual = nn.Sequential(
             same_conv(inputs, outputs, kernel, stride=2, bias=False),
             nn.BatchNorm2d(outputs),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             same_conv(outputs, outputs, kernel, bias=False),
             nn.BatchNorm2d(outputs),
         )
@@ -38,7 +38,7 @@ class HalvingBlock(nn.Module):
             same_conv(inputs, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
-        self.activation = nn.ReLU()
+        self.activation = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Shapes: (batch, inputs, 1, time) -> (batch, outputs, 1, ceil(time / 2))."""
@@ -95,7 +95,7 @@ class Small1d(nn.Module):
         layers: list[nn.Module] = [
             same_conv(n_leads, stem_width, stem_kernel, stride=2, bias=False),
             nn.BatchNorm2d(stem_width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ]
         channels = stem_width
         for width in widths:
