@@ -41,6 +41,8 @@ class Candidate:
         Where its fit was logged and its row goes.
     fit : FitReport
         Of the weights that it holds.
+    training_s : float
+        Seconds of the fits of its last step, when they were first done.
     reference : Candidate or None
         What its row is compared with.
     """
@@ -50,6 +52,7 @@ class Candidate:
     stage: Stage
     run: OpenRun
     fit: FitReport
+    training_s: float
     reference: "Candidate | None" = None
 
     @property
@@ -67,6 +70,11 @@ class Fitter:
     store: Store
     run: OpenRun
     report: FitReport | None = None
+    training_s: float = 0.0
+
+    def start(self, run: OpenRun) -> None:
+        """Log the fits that follow to `run`, and count their time anew."""
+        self.run, self.training_s = run, 0.0
 
     def __call__(
         self,
@@ -90,6 +98,7 @@ class Fitter:
             depends_on,
             self.run.run_id,
         )
+        self.training_s += self.report.seconds
         return module.eval()
 
     def _depends_on(self, module: Classifier, model: DictConfig) -> dict[str, Any]:
@@ -227,13 +236,13 @@ def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str]
     def candidate(role: str, model: DictConfig, stage: Stage, reference: Candidate | None) -> Candidate:
         if fitter.report is None:
             raise RuntimeError(f"{role} {model.name}: there is no fit behind these weights")
-        return Candidate(role, model, stage, fitter.run, fitter.report, reference)
+        return Candidate(role, model, stage, fitter.run, fitter.report, fitter.training_s, reference)
 
     if "teacher" in config.compression:
-        fitter.run = open_run(f"teacher {config.compression.teacher.name}")
+        fitter.start(open_run(f"teacher {config.compression.teacher.name}"))
         teacher = candidate("teacher", config.compression.teacher, Stage("none", make_teacher(config, fitter)), None)
         yield teacher
-    fitter.run = open_run(f"student {config.model.name}")
+    fitter.start(open_run(f"student {config.model.name}"))
     module = fitter(build_module(config.model, config.seed), {})
     last = candidate("student", config.model, Stage("none", module), teacher)
     yield last
@@ -246,6 +255,6 @@ def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str]
     )
     stages = apply_steps(module, steps, tools)
     for count in range(1, len(steps) + 1):
-        fitter.run = open_run(f"student {config.model.name} {'_'.join(step.name for step in steps[:count])}")
+        fitter.start(open_run(f"student {config.model.name} {'_'.join(step.name for step in steps[:count])}"))
         last = candidate("student", config.model, next(stages), last)
         yield last

@@ -13,6 +13,7 @@ from composition.measurement import Answers, Measured
 from deploy import gate
 from deploy.profile import Profile, latency_ratio
 from tracking.digests import digest, flatten
+from tracking.pairing import count_flips
 from tracking.rows import Estimate, Row
 from tracking.statistics import bootstrap_metrics, explain_no_interval, paired_bootstrap
 
@@ -49,11 +50,14 @@ def judge(
     if stage.recipe != "none" and reference and reference_profile:
         claims = dict(stage.claims)
         if "int8_macs_share" in claims:
-            checks.append(gate.check_int8_coverage(profile.int8_macs_share, claims.pop("int8_macs_share")))
+            checks.append(gate.check_share("int8_macs_share", profile.int8_macs_share, claims.pop("int8_macs_share")))
+        if "sparsity" in claims:
+            checks.append(gate.check_share("sparsity", profile.weights.sparsity, claims.pop("sparsity")))
         if not timed and (limit := claims.pop("latency_ratio", None)) is not None:
             checks.append(gate.Check("latency_ratio", "INFO", None, limit, "latency not measured: no such device here"))
         ratios = {
             "size_ratio": (profile.size_bytes, reference_profile.size_bytes),
+            "compressed_ratio": (profile.compressed_bytes, reference_profile.compressed_bytes),
             "macs_ratio": (profile.macs, reference_profile.macs),
             "params_ratio": (count_params(measured.candidate), count_params(reference.candidate)),
             "latency_ratio": (latency_ratio(profile, reference_profile, 1), 1.0),
@@ -61,7 +65,7 @@ def judge(
         for claim, limit in claims.items():
             if claim not in ratios:
                 raise ValueError(
-                    f"step of {stage.recipe!r} claims {claim!r}: expected int8_macs_share or {sorted(ratios)}"
+                    f"step of {stage.recipe!r} claims {claim!r}: expected int8_macs_share, sparsity or {sorted(ratios)}"
                 )
             checks.append(gate.check_ratio(claim, *ratios[claim], limit))
         name = f"test/auroc_macro{measured.predictions.suffix}"
@@ -121,11 +125,17 @@ def make_row(
         params=count_params(candidate),
         params_keras=count_params_keras(candidate),
         macs=profile.macs,
+        nonzero_weights=profile.weights.nonzero,
+        sparsity=profile.weights.sparsity,
         size_bytes=profile.size_bytes,
+        compressed_bytes=profile.compressed_bytes,
+        sparse_bytes=profile.sparse_bytes,
         int8_macs_share=profile.int8_macs_share,
         **(latency_columns(profile, reference_profile) if timed else {}),
         threads=profile.threads,
         peak_memory_bytes=profile.peak_memory_bytes,
+        training_s=candidate.training_s,
+        flips=count_flips(measured.predictions, reference.predictions) if reference else None,
         delta=dict(delta),
         reference=reference.run.name if reference else None,
         reference_run_id=reference.run.run_id if reference else None,

@@ -5,6 +5,7 @@ The ending of the file names the module of this package that owns the format: ``
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -58,6 +59,34 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class WeightCount:
+    """Values that the operators with MACs multiply by, as stored in a model file.
+
+    Attributes
+    ----------
+    values, nonzero : int
+        All of them, and those that are not zero.
+    size_bytes, nonzero_bytes : int
+        What they take up in the file, and what those that are not zero do.
+    """
+
+    values: int = 0
+    nonzero: int = 0
+    size_bytes: int = 0
+    nonzero_bytes: int = 0
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros, 0 to 1; 0 where there are no weights."""
+        return 1 - self.nonzero / self.values if self.values else 0.0
+
+    @property
+    def sparse_bytes(self) -> int:
+        """Size with one bit for every value, and the values that are not zero."""
+        return math.ceil(self.values / 8) + self.nonzero_bytes
+
+
+@dataclass(frozen=True)
 class OperatorCount:
     """Operators of a model file and their multiply-accumulates for one window.
 
@@ -69,11 +98,14 @@ class OperatorCount:
         Those among them that multiply integers of 8 bits.
     operators : dict of str to int
         Operator type to number of nodes.
+    weights : WeightCount
+        Of the nodes with MACs.
     """
 
     node_macs: dict[str, int]
     int8_nodes: frozenset[str]
     operators: dict[str, int]
+    weights: WeightCount = WeightCount()
 
     @property
     def macs(self) -> int:

@@ -9,6 +9,9 @@ import numpy as np
 
 Status = Literal["PASS", "FAIL", "INCONCLUSIVE", "INFO"]
 
+# Claims to shares, in words.
+SHARES = {"int8_macs_share": "of the MACs in int8", "sparsity": "of the weights are zero"}
+
 
 @dataclass(frozen=True)
 class Check:
@@ -151,10 +154,20 @@ def check_parity(
     return checks
 
 
-def check_int8_coverage(share: float, at_least: float = 0.9) -> Check:
-    """Check that enough of the multiply-accumulates of an int8 artifact do run in int8."""
+def check_share(name: str, share: float, at_least: float) -> Check:
+    """Check that a share reaches what is claimed: of the MACs in int8, of the weights that are zero.
+
+    Parameters
+    ----------
+    name : {"int8_macs_share", "sparsity"}
+        Name of the claim.
+    share : float
+        0 to 1.
+    at_least : float
+        Smallest share that passes.
+    """
     status: Status = "PASS" if share >= at_least else "FAIL"
-    return Check("int8_coverage", status, share, at_least, f"{share:.1%} of the MACs in int8, needs {at_least:.0%}")
+    return Check(name, status, share, at_least, f"{share:.1%} {SHARES[name]}, needs {at_least:.0%}")
 
 
 def check_ratio(name: str, value: float, reference: float, at_most: float) -> Check:

@@ -2,18 +2,21 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, numpy_helper
 
-from deploy.artifact import ArtifactError, OperatorCount
+from deploy.artifact import ArtifactError, OperatorCount, WeightCount
 
 Shapes = dict[str, tuple[int, ...]]
 
 _INT8_TYPES = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+# What stands between stored weights and the node that multiplies by them.
+_FORMS = {"Cast", "DequantizeLinear", "Reshape", "Transpose"}
 _UNCOUNTED = {"LSTM", "GRU", "RNN", "Einsum", "Attention", "DeformConv", "QGemm", "QAttention"}
 
 
@@ -67,7 +70,34 @@ def count_macs(path: Path) -> OperatorCount:
         dequantized = (_is_dequantized(producers.get(tensor), types) for tensor in node.input[:2])
         if "Integer" in node.op_type or "QLinear" in node.op_type or all(dequantized):
             int8_nodes.add(name)
-    return OperatorCount(node_macs, frozenset(int8_nodes), dict(Counter(node.op_type for node in model.graph.node)))
+    operators = dict(Counter(node.op_type for node in model.graph.node))
+    return OperatorCount(node_macs, frozenset(int8_nodes), operators, _count_weights(model, producers))
+
+
+def _count_weights(model: ModelProto, producers: Mapping[str, NodeProto]) -> WeightCount:
+    """Count the stored values behind the nodes with MACs, each tensor once; biases are not among them."""
+    stored = {weight.name: weight for weight in model.graph.initializer}
+    found: dict[str, np.ndarray] = {}
+    for node in model.graph.node:
+        if node.op_type in _MACS:
+            for tensor in node.input:
+                name = _find_stored(tensor, producers)
+                if name in stored and len(stored[name].dims) > 1:
+                    found[name] = numpy_helper.to_array(stored[name])
+    nonzero = [np.count_nonzero(values) for values in found.values()]
+    return WeightCount(
+        values=sum(values.size for values in found.values()),
+        nonzero=int(sum(nonzero)),
+        size_bytes=sum(values.nbytes for values in found.values()),
+        nonzero_bytes=int(sum(count * values.itemsize for count, values in zip(nonzero, found.values(), strict=True))),
+    )
+
+
+def _find_stored(tensor: str, producers: Mapping[str, NodeProto]) -> str:
+    """Follow a tensor back through what only changes its form."""
+    while tensor in producers and producers[tensor].op_type in _FORMS:
+        tensor = producers[tensor].input[0]
+    return tensor
 
 
 def _infer(model: ModelProto, path: Path) -> tuple[Shapes, dict[str, int]]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.artifact import Artifact, ArtifactError, OperatorCount, find_target
+from deploy.artifact import Artifact, ArtifactError, OperatorCount, WeightCount, find_target
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class Profile:
     ----------
     size_bytes : int
         Size of the file.
+    compressed_bytes : int
+        Its size after lossless compression by DEFLATE, as in a zip file.
+    weights : WeightCount
+        Of the operators with MACs, as stored in the file.
     macs : int
         Multiply-accumulates of one window, counted from the file's graph.
     int8_macs_share : float
@@ -62,6 +67,8 @@ class Profile:
     """
 
     size_bytes: int
+    compressed_bytes: int
+    weights: WeightCount
     macs: int
     int8_macs_share: float
     operators: dict[str, int]
@@ -69,6 +76,11 @@ class Profile:
     latency: dict[int, Latency]
     peak_memory_bytes: int
     measurement: str
+
+    @property
+    def sparse_bytes(self) -> int:
+        """Size of the file if its weights were stored sparsely: a bit for each, and those that are not zero."""
+        return self.size_bytes - self.weights.size_bytes + self.weights.sparse_bytes
 
 
 def count_macs(path: str | Path) -> OperatorCount:
@@ -136,6 +148,8 @@ def profile_artifacts(
     return [
         Profile(
             size_bytes=artifact.size_bytes,
+            compressed_bytes=len(zlib.compress(artifact.path.read_bytes(), level=9)),
+            weights=counts[index].weights,
             macs=counts[index].macs,
             int8_macs_share=counts[index].int8_macs_share,
             operators=counts[index].operators,

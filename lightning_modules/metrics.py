@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import (
 
 Floats = NDArray[np.floating]
 
-RULES = ("f1", "accuracy")
+RULES = ("f1", "accuracy", "half")
 N_CALIBRATION_BINS = 15
 
 
@@ -53,8 +53,9 @@ def choose_thresholds(
     exclusive : bool, default False
         Every window has exactly one class. Of two, the last one's threshold is chosen and the first one's follows
         from it; of more, the most probable class is meant and all have the same threshold.
-    rule : {"f1", "accuracy"}
-        What is largest at the threshold.
+    rule : {"f1", "accuracy", "half"}
+        What is largest at the threshold. "half" chooses nothing: 0.5, for validation sides of so few subjects that a
+        choice would follow their peculiarities.
 
     Returns
     -------
@@ -71,6 +72,8 @@ def choose_thresholds(
     n_classes = probabilities.shape[1]
     if exclusive and n_classes != 2:
         return np.full(n_classes, 1 / n_classes)
+    if rule == "half":
+        return np.full(n_classes, 0.5)
     columns = [1] if exclusive else list(range(n_classes))
     chosen = [_best_cut(probabilities[:, column], targets[:, column] > 0, rule) for column in columns]
     return np.array([1 - chosen[0], chosen[0]] if exclusive else chosen)

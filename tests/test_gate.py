@@ -7,11 +7,11 @@ import pytest
 from deploy.gate import (
     Check,
     GateFailed,
-    check_int8_coverage,
     check_metric,
     check_parity,
     check_ratio,
     check_reload,
+    check_share,
     judge,
 )
 
@@ -74,8 +74,8 @@ def test_gate_ratio_limit(value: float, reference: float, status: str) -> None:
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.9, "PASS"), (1.0, "PASS"), (0.899, "FAIL"), (math.nan, "FAIL")])
-def test_gate_int8_coverage_limit(share: float, status: str) -> None:
-    assert check_int8_coverage(share).status == status
+def test_gate_int8_macs_share_limit(share: float, status: str) -> None:
+    assert check_share("int8_macs_share", share, 0.9).status == status
 
 
 def test_gate_parity_counts_flipped_decisions_at_the_thresholds() -> None:

@@ -14,11 +14,11 @@ from torch.nn.utils import prune
 from deploy.artifact import Artifact, predict
 from deploy.gate import (
     Check,
-    check_int8_coverage,
     check_metric,
     check_parity,
     check_ratio,
     check_reload,
+    check_share,
     judge,
 )
 from deploy.onnx import export_onnx
@@ -108,7 +108,7 @@ def check_everything(
     delta = auroc_macro(targets, logits) - auroc_macro(targets, expected)
     checks = [
         *check_parity(expected, logits, THRESHOLDS, artifact.precision, delta_auroc=delta),
-        check_int8_coverage(count_macs(artifact.path).int8_macs_share),
+        check_share("int8_macs_share", count_macs(artifact.path).int8_macs_share, 0.9),
         check_ratio("bytes", artifact.size_bytes, reference.size_bytes, at_most=0.6),
         check_metric(*paired_interval(targets, logits, expected), MAX_DROP),
     ]
@@ -142,7 +142,7 @@ def test_gate_nets_fails_uncalibrated_int8(
     artifact = quantize(reference, train_windows[:100] / 1000, tmp_path / "m.onnx")
     checks = check_everything(trained, reference, artifact, split)
     assert failures(checks) >= {"parity/noise", "parity/flipped", "parity/delta_auroc", "test/auroc_macro"}
-    assert checks["int8_coverage"].status == "PASS"
+    assert checks["int8_macs_share"].status == "PASS"
     verdict = judge(list(checks.values()))
     assert verdict.status == "FAIL"
     assert len(verdict.reasons) == len(failures(checks))
@@ -156,7 +156,7 @@ def test_gate_nets_fails_dynamic_quantization_of_a_cnn(
     checks = check_everything(trained, reference, artifact, split)
     # The metric holds: that is why the metric alone is no gate.
     assert checks["test/auroc_macro"].status == "PASS"
-    assert failures(checks) == {"int8_coverage", "bytes"}
+    assert failures(checks) == {"int8_macs_share", "bytes"}
     assert judge(list(checks.values())).status == "FAIL"
 
 

@@ -120,6 +120,11 @@ def test_thresholds_reach_the_largest_accuracy_of_any_cut(scores):
         assert ((probabilities[:, column] >= threshold) == targets[:, column]).mean() == best
 
 
+def test_thresholds_that_choose_nothing_are_a_half(scores, exclusive):
+    assert set(choose_thresholds(*scores, rule="half")) == {0.5}
+    assert choose_thresholds(*exclusive, exclusive=True, rule="half").tolist() == [0.5, 0.5]
+
+
 def test_thresholds_of_two_exclusive_classes_follow_from_the_last(exclusive):
     probabilities, targets = exclusive
     thresholds = choose_thresholds(probabilities, targets, exclusive=True)

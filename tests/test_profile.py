@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.artifact import Artifact, ArtifactError, Session, load_artifact
+from deploy.artifact import Artifact, ArtifactError, Session, WeightCount, load_artifact
 from deploy.measure import time_interleaved
 from deploy.profile import Latency, Profile, count_macs, latency_ratio, profile_artifacts
 
@@ -122,6 +122,38 @@ def test_profile_int8_share_ignores_weights_alone_in_int8(tmp_path: Path) -> Non
     assert count_macs(artifact.path).int8_macs_share == 0.0
 
 
+def test_profile_counts_the_zeros_among_float_weights_and_no_biases(tmp_path: Path) -> None:
+    kernel = np.ones((8, 4, 5), np.float32)
+    kernel[:, :, :2] = 0
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["y"])]
+    artifact = write_graph(tmp_path / "m.onnx", nodes, (["n", 4, 9], ["n", 8, 5]), {"w": kernel, "b": zeros(8)})
+    weights = count_macs(artifact.path).weights
+    assert weights == WeightCount(values=160, nonzero=96, size_bytes=640, nonzero_bytes=384)
+    assert weights.sparsity == pytest.approx(0.4)
+    assert weights.sparse_bytes == 160 // 8 + 384
+
+
+def test_profile_counts_the_zeros_among_quantized_weights(tmp_path: Path) -> None:
+    nodes, weights = quantized_gemm(np.uint8, np.int8)
+    stored = next(name for name, value in weights.items() if value.size == 150)
+    weights[stored] = np.arange(150, dtype=np.int8).reshape(weights[stored].shape) % 3
+    artifact = write_graph(tmp_path / "m.onnx", nodes, (["n", 30], ["n", 5]), weights)
+    assert count_macs(artifact.path).weights == WeightCount(150, 100, 150, 100)
+
+
+def test_profile_zeros_compress(tmp_path: Path) -> None:
+    kernel = np.random.default_rng(0).normal(size=(64, 4, 5)).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    artifacts = [
+        write_graph(tmp_path / f"{name}.onnx", [node], (["batch", 4, 100], ["batch", 64, 96]), {"w": values})
+        for name, values in (("dense", kernel), ("sparse", np.where(np.abs(kernel) < 1, 0, kernel)))
+    ]
+    dense, sparse = profile_artifacts(artifacts, batch_sizes=[1], window_s=0.02, warmup=1)
+    assert dense.size_bytes == sparse.size_bytes
+    assert sparse.compressed_bytes < 0.6 * dense.compressed_bytes
+    assert sparse.sparse_bytes == sparse.size_bytes - kernel.nbytes + kernel.size // 8 + 4 * sparse.weights.nonzero
+
+
 def test_profile_count_macs_refuses_what_it_cannot_count(tmp_path: Path) -> None:
     weights = {"w": zeros(1, 16, 3), "r": zeros(1, 16, 4)}
     node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)
@@ -197,7 +229,7 @@ def test_profile_worker_loads_no_training_framework() -> None:
 
 def make_profile(wall: tuple[float, ...], cpu: tuple[float, ...], *, threads: int = 1, name: str = "a") -> Profile:
     latency = Latency(1.0, 1.0, 1.0, 10, wall, cpu)
-    return Profile(1, 1, 0.0, {}, threads, {1: latency}, 1, name)
+    return Profile(1, 1, WeightCount(), 1, 0.0, {}, threads, {1: latency}, 1, name)
 
 
 def test_profile_latency_ratio_pairs_blocks_before_the_median() -> None:

@@ -9,7 +9,7 @@ import tracking.statistics
 import tracking.weighted
 from lightning_modules.metrics import classification_metrics
 from tests.tracking_examples import CLASS_NAMES, example_beats, example_predictions
-from tracking.pairing import align
+from tracking.pairing import align, count_flips
 from tracking.predictions import make_predictions
 from tracking.statistics import (
     bootstrap_metrics,
@@ -194,6 +194,18 @@ def test_statistics_pairing_ignores_the_order_of_records():
     )
     np.testing.assert_array_equal(align(a, shuffled).probabilities, b.probabilities)
     assert paired_bootstrap(a, shuffled, 50) == paired_bootstrap(a, b, 50)
+
+
+def test_statistics_flips_are_the_share_of_decisions_that_differ():
+    a = example_predictions(100)
+    other = a.probabilities.copy()
+    # Row 3 says the contrary in all five classes.
+    other[3] = np.where(a.decisions[3], 0.0, 1.0)
+    order = np.random.default_rng(0).permutation(100)
+    shuffled = taken(replace(a, probabilities=other), order)
+    shuffled = replace(shuffled, record_ids=a.record_ids[order])
+    assert count_flips(a, a) == 0
+    assert count_flips(a, shuffled) == pytest.approx(1 / 100)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,9 @@ def example_rows():
         recipe="ptq_int8",
         precision="int8",
         size_bytes=556_000,
+        compressed_bytes=430_000,
+        sparsity=0.02,
+        flips=0.0031,
         latency_ms_p50=0.36,
         latency_ms_p99=None,
         metrics={"test/auroc_macro": Estimate(0.93, 0.924, 0.936)},
@@ -53,15 +56,18 @@ def test_tables_have_the_promised_columns():
             "data",
             "params",
             "MACs",
+            "zeros",
             "bytes",
+            "zipped",
             "p50 ms",
             "p99 ms",
         ),
-        *("test/auroc_macro [95 %]", "delta [95 %]", "verdict", "looks"),
+        *("test/auroc_macro [95 %]", "delta [95 %]", "flips", "verdict", "looks"),
     )
     assert table.cells[1] == (
         *("student", "cnn1d_student", "ptq_int8", "onnxruntime", "int8", "synthetic", "534,005", "147.7 M"),
-        *("556,000", "0.36", "-", "0.930 [0.924, 0.936]", "-0.0008 [-0.0015, +0.0001]", "INCONCLUSIVE", "2"),
+        *("2%", "556,000", "430,000", "0.36", "-", "0.930 [0.924, 0.936]", "-0.0008 [-0.0015, +0.0001]", "0.31%"),
+        *("INCONCLUSIVE", "2"),
     )
     assert table.caption == ""
 
@@ -182,13 +188,13 @@ def test_tables_name_no_metric_for_several_levels():
     rows = [example_beat_row(), example_row(level="window")]
     with pytest.raises(ValueError, match=r"rows of the levels \['beat', 'window'\] have no metric in common"):
         tabulate_rows(rows)
-    assert tabulate_rows(rows, metric="test/auroc_macro_beat").cells[1][-4] == "-"
+    assert tabulate_rows(rows, metric="test/auroc_macro_beat").cells[1][-5] == "-"
 
 
 def test_tables_say_once_why_there_is_no_interval():
     few = example_beat_row(n_subjects=5, metrics={"test/auroc_macro_beat": Estimate(0.97)})
     table = tabulate_rows([few, few])
-    assert table.cells[0][-4] == "0.970"
+    assert table.cells[0][-5] == "0.970"
     assert table.caption == "no interval: 5 test subjects, fewer than 10 (every row)"
     some = tabulate_rows([few, example_beat_row(name="many")], only_differing=True).caption
     assert some.endswith("; no interval: 5 test subjects, fewer than 10 (student-alone)")

@@ -46,6 +46,17 @@ def align(a: Predictions, b: Predictions) -> Predictions:
     )
 
 
+def count_flips(a: Predictions, b: Predictions) -> float:
+    """Share of decisions (rows times classes) in which two artifacts differ, each with its own thresholds.
+
+    Raises
+    ------
+    ValueError
+        As `align`.
+    """
+    return float((a.decisions != align(a, b).decisions).mean())
+
+
 def _same_times(a: NDArray[np.float64] | None, b: NDArray[np.float64] | None, position: NDArray[np.int64]) -> bool:
     if a is None or b is None:
         return a is b

@@ -40,7 +40,9 @@ class Row:
     ``test/auroc_macro`` to estimates; ``delta`` is this artifact minus ``reference``, on the same records.
     ``level`` is what one window of the data is; ``leaky`` rows saw their test persons in training. ``folds`` holds
     number, run and metrics of each fold where the figures are those of a cross-validation.
-    ``settings`` are the options of the job by dotted name.
+    ``sparsity`` and ``nonzero_weights`` are those of the file's weights, without biases; ``training_s`` are the seconds
+    of training that the last step took when it was first carried out; ``flips`` is the share of decisions that differ
+    from those of the reference. ``settings`` are the options of the job by dotted name.
 
     Raises
     ------
@@ -62,7 +64,11 @@ class Row:
     params: int | None = None
     params_keras: int | None = None
     macs: int | None = None
+    nonzero_weights: int | None = None
+    sparsity: float | None = None
     size_bytes: int | None = None
+    compressed_bytes: int | None = None
+    sparse_bytes: int | None = None
     int8_macs_share: float | None = None
     latency_ms_p50: float | None = None
     latency_ms_p90: float | None = None
@@ -73,6 +79,8 @@ class Row:
     latency_ratio: float | None = None
     threads: int | None = None
     peak_memory_bytes: int | None = None
+    training_s: float | None = None
+    flips: float | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)
     delta: dict[str, Estimate] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)

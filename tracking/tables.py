@@ -17,7 +17,7 @@ from tracking.rows import Estimate, Row, row_to_dict, rows_to_json
 from tracking.statistics import explain_no_interval
 
 MISSING = "-"
-NUMBERS = ("seed", "params", "MACs", "bytes", "p50 ms", "p99 ms", "looks")
+NUMBERS = ("seed", "params", "MACs", "zeros", "bytes", "zipped", "flips", "p50 ms", "p99 ms", "looks")
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,14 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differ
         "seed": lambda row: _count(row.seed),
         "params": lambda row: _count(row.params),
         "MACs": lambda row: _scaled(row.macs, ""),
+        "zeros": lambda row: MISSING if row.sparsity is None else f"{row.sparsity:.0%}",
         "bytes": lambda row: _count(row.size_bytes),
+        "zipped": lambda row: _count(row.compressed_bytes),
         "p50 ms": lambda row: _milliseconds(row.latency_ms_p50),
         "p99 ms": lambda row: _milliseconds(row.latency_ms_p99),
         f"{metric} [95 %]": lambda row: format_estimate(row.metrics.get(metric)),
         "delta [95 %]": lambda row: format_estimate(row.delta.get(metric), difference=True),
+        "flips": lambda row: MISSING if row.flips is None else f"{row.flips:.2%}",
         "reference": lambda row: row.reference or MISSING,
         "verdict": lambda row: row.verdict or MISSING,
         "looks": lambda row: _count(row.test_looks),
