@@ -245,7 +245,7 @@ def test_layers_same_conv_keeps_the_length_up_to_its_stride(stride, length):
         (lambda: CnnVit(12, 5, 64, (6,), (3,), (1,), heads=4), "width=6 cannot be shared evenly between 4 heads"),
         (lambda: CnnVit(1, 2, 64, (4,), (3,), (1,), heads=1)(torch.zeros(1, 1, 65)), "65 samples make 65 tokens"),
         (lambda: Inception1d(12, 5, 7), "n_samples=7 is too short"),
-        (lambda: Inception1d(2, 2, 64)(torch.zeros(1, 2, 32)), r"windows of 32 samples.*augment\.crop_s=null"),
+        (lambda: Inception1d(2, 2, 64)(torch.zeros(1, 2, 32)), r"windows of 32 samples.*model\.crop_s=null"),
         (lambda: ResNet1d(1, 2, 300, 8, 3, [8, 8], [(3, 3)], True, False), "same length"),
         (lambda: ResNet1d(1, 2, 300, 8, 3, [16], [(3, 3)], False, False), "from 8 to 16 channels needs projection"),
         (lambda: RrTcn(1, 2, 25, kernel_size=4), "kernel 4 is even"),

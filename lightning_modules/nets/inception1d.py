@@ -84,6 +84,6 @@ class Inception1d(nn.Module):
         if signal.shape[-1] != self.n_samples:
             raise ValueError(
                 f"windows of {signal.shape[-1]} samples, expected n_samples={self.n_samples}: this net lays its map"
-                " flat; set datamodule.augment.crop_s=null to train it on whole windows"
+                " flat; set model.crop_s=null to train it on whole windows"
             )
         return self.head(self.dense(self.features(signal.unsqueeze(2)).flatten(1)))
