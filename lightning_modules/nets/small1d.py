@@ -54,7 +54,7 @@ class Small1d(nn.Module):
         Leads of the input, logits of the output.
     n_samples : int
         Samples of one window; not used, the net takes any length.
-    widths : sequence of int, default (32, 32, 64)
+    widths : sequence of int, default (32, 40, 64)
         Channels of each block.
     stem_width : int, default 32
         Channels of the stem, which mixes the leads and halves the rate.
@@ -84,7 +84,7 @@ class Small1d(nn.Module):
         n_leads: int,
         n_classes: int,
         n_samples: int,
-        widths: Sequence[int] = (32, 32, 64),
+        widths: Sequence[int] = (32, 40, 64),
         stem_width: int = 32,
         stem_kernel: int = 11,
         kernel_size: int = 7,
