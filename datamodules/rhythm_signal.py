@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.format_212 import decode_212
+
 # Value that stands for "no value", https://physionet.org/physiotools/wag/signal-5.htm.
 _INVALID = {"212": -2048, "16": -32768, "310": -512, "311": -512, "80": -128, "24": -(2**23), "32": -(2**31)}
 FLAT_S = 0.5  # longer than any isoelectric line that a resolution of 5 uV leaves without a change
@@ -81,7 +83,7 @@ def read_leads(
     header = wfdb.rdheader(str(path))
     taken = _find_channels(list(header.sig_name or ()), record_id, lead_names, channels)
     try:
-        record = wfdb.rdrecord(str(path), channels=taken, physical=False, return_res=16)
+        digital = _read_digital(Path(path), header, taken)
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -89,8 +91,14 @@ def read_leads(
             f"record {record_id!r} ({path}) cannot be decoded: {error}. Its signal file may be truncated: get the"
             f" record again"
         ) from error
-    _check(record, record_id, fs)
-    leads = [_convert(record, lead) for lead in range(len(taken))]
+    if header.fs != fs:
+        raise ValueError(
+            f"record {record_id!r} has fs {header.fs!r} Hz, expected {fs!r} Hz (datamodule.fs): set the one or get"
+            f" the other records"
+        )
+    for lead, samples in zip(taken, digital, strict=True):
+        _check(header, lead, samples, record_id)
+    leads = [_convert(header, lead, samples) for lead, samples in zip(taken, digital, strict=True)]
     return LeadSignal(
         signal_mv=np.stack([signal for signal, _, _, _ in leads]),
         bad=np.any([missing | saturated | flat for _, missing, saturated, flat in leads], axis=0),
@@ -145,39 +153,47 @@ def _find_channels(
     return list(channels)
 
 
-def _check(record: Any, record_id: str, fs: float) -> None:
-    if record.fs != fs:
+def _read_digital(path: Path, header: Any, channels: list[int]) -> list[NDArray[np.integer]]:
+    """Return the samples of each channel, shape (time,)."""
+    import wfdb
+
+    plain = not any(header.byte_offset[lead] or header.skew[lead] for lead in range(header.n_sig))
+    if plain and header.fmt == ["212"] * 2 and header.samps_per_frame == [1, 1] and len(set(header.file_name)) == 1:
+        raw = np.fromfile(path.with_name(header.file_name[0]), dtype=np.uint8)
+        if len(raw) < 3 * header.sig_len:
+            raise ValueError(f"{header.file_name[0]} has {len(raw)} bytes, expected {3 * header.sig_len}")
+        return [decode_212(raw[: 3 * header.sig_len], lead) for lead in channels]
+    record = wfdb.rdrecord(str(path), channels=channels, physical=False, return_res=16)
+    return [np.ascontiguousarray(samples) for samples in record.d_signal.T]
+
+
+def _check(header: Any, lead: int, samples: NDArray[np.integer], record_id: str) -> None:
+    name, units, stated = header.sig_name[lead], header.units[lead], header.checksum[lead]
+    if units != "mV":
+        raise ValueError(f"record {record_id!r}, lead {name!r} has units {units!r}, expected 'mV': convert it")
+    found = int(samples.sum(dtype=np.int64)) & 0xFFFF
+    if stated is not None and found != stated & 0xFFFF:
         raise ValueError(
-            f"record {record_id!r} has fs {record.fs!r} Hz, expected {fs!r} Hz (datamodule.fs): set the one or get"
-            f" the other records"
+            f"record {record_id!r}, lead {name!r}: checksum of the samples is {found}, the header says"
+            f" {stated!r}: signal or header is damaged, get the record again"
         )
-    sums = record.d_signal.sum(axis=0, dtype=np.int64) & 0xFFFF
-    for name, units, found, stated in zip(record.sig_name, record.units, sums, record.checksum, strict=True):
-        if units != "mV":
-            raise ValueError(f"record {record_id!r}, lead {name!r} has units {units!r}, expected 'mV': convert it")
-        if stated is not None and int(found) != stated & 0xFFFF:
-            raise ValueError(
-                f"record {record_id!r}, lead {name!r}: checksum of the samples is {int(found)}, the header says"
-                f" {stated!r}: signal or header is damaged, get the record again"
-            )
 
 
 def _convert(
-    record: Any, lead: int
+    header: Any, lead: int, digital: NDArray[np.integer]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return signal in mV, and where it is missing, saturated and flat."""
-    digital = np.ascontiguousarray(record.d_signal[:, lead])
-    half = 1 << (int(record.adc_res[lead]) or 12) - 1
-    zero = int(record.adc_zero[lead] or 0)
-    missing = digital == _INVALID.get(record.fmt[lead], -(2**31))
+    half = 1 << (int(header.adc_res[lead]) or 12) - 1
+    zero = int(header.adc_zero[lead] or 0)
+    missing = digital == _INVALID.get(header.fmt[lead], -(2**31))
     at_limit = ((digital >= zero + half - 1) | (digital <= zero - half)) & ~missing
     still = np.concatenate([[False], digital[1:] == digital[:-1]])
     # A run of n equal samples is n - 1 that repeat the one before; the first of them is marked too.
-    flat = find_runs(still, max(1, round(FLAT_S * record.fs) - 1))
+    flat = find_runs(still, max(1, round(FLAT_S * header.fs) - 1))
     flat[:-1] |= flat[1:]
-    signal_mv = ((digital - np.float32(record.baseline[lead])) / np.float32(record.adc_gain[lead])).astype(np.float32)
+    signal_mv = ((digital - np.float32(header.baseline[lead])) / np.float32(header.adc_gain[lead])).astype(np.float32)
     if missing.all():
         signal_mv[:] = 0
     elif missing.any():
         signal_mv[missing] = np.interp(np.flatnonzero(missing), np.flatnonzero(~missing), signal_mv[~missing])
-    return signal_mv, missing, find_runs(at_limit, max(2, round(CLIPPED_S * record.fs))), flat & ~missing
+    return signal_mv, missing, find_runs(at_limit, max(2, round(CLIPPED_S * header.fs))), flat & ~missing

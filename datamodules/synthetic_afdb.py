@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
 from datamodules import simulated_holter
 from datamodules.annotations import RHYTHM_CODE, write_annotations
 from datamodules.cache import cached_directory, content_digest
+from datamodules.format_212 import encode_212
 from datamodules.origin import ORIGIN_JSON
 from datamodules.processes import count_cores, run_tasks
 from datamodules.simulated_holter import Holter, simulate_holter
@@ -154,13 +154,3 @@ def _write_annotation_files(rng: np.random.Generator, stem: Path, holter: Holter
     found = holter.rpeaks[rng.random(len(holter.rpeaks)) > 0.002]
     found = np.unique(found + np.rint(rng.normal(0, 0.008 * fs, len(found))).astype(np.int64))
     write_annotations(stem.with_suffix(".qrs"), found, np.full(len(found), _NORMAL_CODE))
-
-
-def encode_212(digital: NDArray[np.int16]) -> bytes:
-    """Encode two leads, shape (2, time), in WFDB format 212: two samples of 12 bits in three bytes."""
-    first, second = digital.astype(np.int32) & 0xFFF
-    triplets = np.empty((digital.shape[1], 3), dtype=np.uint8)
-    triplets[:, 0] = first & 0xFF
-    triplets[:, 1] = first >> 8 | second >> 8 << 4
-    triplets[:, 2] = second & 0xFF
-    return triplets.tobytes()

@@ -5,7 +5,7 @@ import wfdb
 from datamodules.rhythm_beats import load_beats
 from datamodules.rhythm_db import read_rhythm_db
 from datamodules.rhythm_signal import read_leads
-from datamodules.synthetic_afdb import encode_212, write_synthetic_afdb
+from datamodules.synthetic_afdb import write_synthetic_afdb
 from tests.rhythm_files import find_spikes
 
 HOURS = 1 / 30
@@ -88,19 +88,3 @@ def test_synthetic_afdb_loads_as_beats(written, tmp_path):
 def test_synthetic_afdb_refuses_empty_data_sets(tmp_path, options):
     with pytest.raises(ValueError, match="expected at least 1 and at least a minute"):
         write_synthetic_afdb(tmp_path, **options)
-
-
-def test_synthetic_afdb_encodes_as_wfdb_does(tmp_path):
-    digital = np.random.default_rng(0).integers(-2047, 2048, (2, 999)).astype(np.int16)
-    wfdb.wrsamp(
-        "r",
-        fs=250,
-        units=["mV"] * 2,
-        sig_name=["a", "b"],
-        d_signal=digital.T,
-        fmt=["212"] * 2,
-        adc_gain=[200.0] * 2,
-        baseline=[0] * 2,
-        write_dir=str(tmp_path),
-    )
-    assert (tmp_path / "r.dat").read_bytes() == encode_212(digital)
