@@ -119,7 +119,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts():
         + 0.2 * parts["hint"](Answer(logits, projection(own)), Answer(answers, taught))
         + 0.1 * parts["rkd"](Answer(logits, own), Answer(answers, taught))
     )
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_distill_gives_the_student_the_loss_of_its_classes():
@@ -131,7 +131,7 @@ def test_distill_gives_the_student_the_loss_of_its_classes():
     loss, student, items = first_loss(Distill({"soft": SoftTargets(weight=1.0)}, 0.0), tools)
     logits, answers = student(items[0]).detach(), tools.teacher(items[0]).detach()
     expected = SoftTargets()(Answer(logits, exclusive=True), Answer(answers, exclusive=True))
-    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("part", [FeatureHint(), AttentionTransfer(), Relational()])
