@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from torch import nn
 
 from compression.distillation import Distill
@@ -191,10 +192,16 @@ def test_an_ensemble_answers_with_the_mean_of_its_members():
     torch.testing.assert_close(Ensemble(members)(signal), expected)
 
 
+@pytest.mark.parametrize("name", [name for name in names_of("compression") if name.startswith("distill")])
+def test_every_recipe_makes_its_parts(name):
+    step = instantiate(compose_config(f"compression={name}").compression.steps.distill)
+    assert all(part.weight > 0 for part in step.parts.values())
+    assert step.name == name.removesuffix("_ptq_int8")
+    assert len(step.parts) == (2 if name in ("distill_feature", "distill_attention", "distill_relational") else 1)
+
+
 @pytest.mark.parametrize("name", names_of("model"))
 def test_every_net_has_a_last_map_before_pooling(name):
-    from hydra.utils import instantiate
-
     net = instantiate(compose_config(f"model={name}").model.module.net)
     signal = torch.randn(2, 12, 1000)
     layer, channels = find_layer(net, None, signal, "layer")
