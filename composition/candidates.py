@@ -1,9 +1,8 @@
 """From a config to the models of a job: the recipe's teacher, the float model, the model after each step."""
 
 import inspect
-import json
-import logging
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from composition.facts import data_digests
-from compression.recipe import Stage, Tools, apply_steps
+from composition.weights import load_teacher
+from compression.recipe import Stage, Tools, apply_steps, weights_digest
+from compression.teachers import check_same_windows
 from lightning_modules.classifier import Classifier
-from lightning_modules.fitting import FitReport, fit_once, load_weights, pick_precision, save_weights
+from lightning_modules.fitting import FitReport, fit_once, pick_precision, save_weights
+from lightning_modules.nets.ensemble import Ensemble
 from tracking import digests
 from tracking.logger import MlflowLogger
 from tracking.store import OpenRun, Store
 
-log = logging.getLogger(__name__)
 # Settings of trainer and callbacks that change what a person sees, not what a net learns; epochs are added per model.
 NOT_IN_WEIGHTS = {"max_epochs", "progress_bar", "log_every_n_steps", "enable_model_summary", "enable_progress_bar"}
 
@@ -43,6 +44,8 @@ class Candidate:
         Of the weights that it holds.
     training_s : float
         Seconds of the fits of its last step, when they were first done.
+    datamodule : LightningDataModule
+        What it sees: a teacher may have other leads than the student, of the same windows.
     reference : Candidate or None
         What its row is compared with.
     """
@@ -53,6 +56,7 @@ class Candidate:
     run: OpenRun
     fit: FitReport
     training_s: float
+    datamodule: Any
     reference: "Candidate | None" = None
 
     @property
@@ -83,14 +87,16 @@ class Fitter:
         model: DictConfig | None = None,
         *,
         max_epochs: int | None = None,
+        datamodule: Any = None,
     ) -> Classifier:
         """Fit `module` in place; ``about`` is what its weights depend on beside model, data and trainer."""
         model = model or self.config.model
-        max_epochs = max_epochs or self.config.trainer.max_epochs or model.max_epochs[self.datamodule.kind]
-        depends_on = {**self._depends_on(module, model), "max_epochs": max_epochs, "about": dict(about)}
+        data = datamodule or self.datamodule
+        max_epochs = max_epochs or self.config.trainer.max_epochs or model.max_epochs[data.kind]
+        depends_on = {**self._depends_on(module, model, data), "max_epochs": max_epochs, "about": dict(about)}
         self.report = fit_once(
             module,
-            self.datamodule,
+            data,
             partial(self._make_trainer, max_epochs),
             Path(self.config.paths.floats),
             digests.digest(depends_on),
@@ -101,8 +107,8 @@ class Fitter:
         self.training_s += self.report.seconds
         return module.eval()
 
-    def _depends_on(self, module: Classifier, model: DictConfig) -> dict[str, Any]:
-        data, criterion = self.datamodule, module.criterion
+    def _depends_on(self, module: Classifier, model: DictConfig, data: Any) -> dict[str, Any]:
+        criterion = module.criterion
         loss = criterion if inspect.isfunction(criterion) else type(criterion)
         trainer, callbacks = (
             {key: value for key, value in plain(self.config[group]).items() if key not in NOT_IN_WEIGHTS}
@@ -145,80 +151,78 @@ def build_module(model: DictConfig, seed: int) -> Classifier:
     return instantiate(model.module)
 
 
-def find_weights(source: str, store: Store, folder: Path) -> tuple[Path, dict[str, str]]:
-    """Resolve a file, ``runs:/<run id>`` or ``models:/<name>@<alias>`` to weights on disk.
-
-    Returns
-    -------
-    Path
-    dict of str to str
-        What is known of the data that they were trained on, as in `data_digests`; empty for a bare file.
+def make_teacher_data(config: DictConfig, datamodule: Any) -> Any:
+    """Set up what the teacher sees: the job's data, with the changes of ``compression.teacher.data``.
 
     Raises
     ------
     ValueError
-        If the run or the alias does not exist, or holds no weights.
+        If it does not hold the same windows in the same order.
     """
-    from mlflow.exceptions import MlflowException
-
-    if not source.startswith(("runs:/", "models:/")):
-        about = Path(source).with_name("about.json")
-        return Path(source), json.loads(about.read_text()) if about.is_file() else {}
-    scheme, _, rest = source.partition(":/")
-    try:
-        if scheme == "models":
-            name, _, alias = rest.partition("@")
-            run_id = store.client.get_model_version_by_alias(name, alias).run_id
-        else:
-            run_id = rest.split("/")[0]
-        tags = store.client.get_run(run_id).data.tags
-        return Path(store.client.download_artifacts(run_id, "net.pt", str(folder))), tags
-    except (MlflowException, OSError) as error:
-        raise ValueError(f"no weights found at {source!r} in {store.tracking_uri!r}: {error}") from error
+    changes = config.compression.teacher.data
+    if not changes or all(plain(config.datamodule[key]) == plain(value) for key, value in changes.items()):
+        return datamodule
+    own = deepcopy(config)
+    own.datamodule.merge_with(changes)
+    teacher_data = instantiate(own.datamodule)
+    teacher_data.setup()
+    check_same_windows(datamodule, teacher_data)
+    return teacher_data
 
 
-def make_teacher(config: DictConfig, fitter: Fitter) -> Classifier:
-    """Fit the recipe's teacher, or load the weights that the config names.
+def make_teacher(config: DictConfig, fitter: Fitter, datamodule: Any) -> Classifier:
+    """Fit the recipe's teacher, or load the weights that the config names; several of them answer as one.
+
+    Parameters
+    ----------
+    config : DictConfig
+    fitter : Fitter
+        Its report is the teacher's afterwards.
+    datamodule : LightningDataModule
+        What the teacher sees.
 
     Raises
     ------
     ValueError
-        If the weights do not fit the teacher's architecture on this data, or come from another split of it: patients
-        that taught the teacher may be test patients here.
+        If there are other weights than members, or `load_teacher` refuses them.
     """
-    model = config.compression.teacher
-    teacher = build_module(model, config.seed)
-    if model.weights is None:
-        return fitter(teacher, {}, model)
-    try:
-        found, origin = find_weights(model.weights, fitter.store, Path(config.paths.output))
-        load_weights(teacher.net, found)
-        check_origin(origin, fitter.datamodule, model.any_split)
-    except (ValueError, FileNotFoundError) as error:
+    model, folder = config.compression.teacher, Path(config.paths.output)
+    given = plain(model.weights)
+    sources = [given] if isinstance(given, str) else given
+    if model.members < 1 or (sources is not None and len(sources) != model.members):
         raise ValueError(
-            f"compression.teacher.weights={model.weights}: {error}. Choose the teacher's architecture with"
-            " model@compression.teacher=..., and data with the leads and classes that it was trained on"
-        ) from error
-    path = Path(config.paths.output) / "teacher" / "net.pt"
+            f"compression.teacher.members={model.members!r} and compression.teacher.weights={given!r}: expected at"
+            " least one member, and weights for each of them or null"
+        )
+    members, reports = [], []
+    for number in range(model.members):
+        member = build_module(model, config.seed + number)
+        if sources is None:
+            # The first is the teacher that stands alone.
+            fitter(member, {"member": number} if number else {}, model, datamodule=datamodule)
+            reports.append(fitter.report)
+        else:
+            load_teacher(member.net, str(sources[number]), fitter.store, folder, datamodule, model.any_split)
+        members.append(member.eval())
+    if len(members) == len(reports) == 1:
+        return members[0]
+    teacher = members[0]
+    if len(members) > 1:
+        teacher.net = Ensemble([member.net for member in members]).eval()
+    path = folder / "teacher" / "net.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(teacher.net, path)
-    fitter.report = FitReport(str(model.weights), str(path), teacher.monitor, float("nan"), 0, 0.0, reused=True)
-    return teacher.eval()
-
-
-def check_origin(origin: Mapping[str, str], datamodule: Any, any_split: bool) -> None:
-    """Refuse weights from another split or preprocessing, or of unknown origin, unless `any_split` accepts them."""
-    here = data_digests(datamodule)
-    other = {name: origin.get(name, "unknown") for name, value in here.items() if origin.get(name) != value}
-    if not other:
-        return
-    differing = ", ".join(f"{name} is {value}, here {here[name]}" for name, value in other.items())
-    if not any_split:
-        raise ValueError(
-            f"it was trained on other data ({differing}), perhaps on the test patients of this split;"
-            " compression.teacher.any_split=true uses it all the same"
-        )
-    log.warning("the teacher was trained on other data (%s): its patients may be test patients here", differing)
+    fits = [report for report in reports if report is not None]
+    fitter.report = FitReport(
+        digest=weights_digest(teacher) if fits else str(given),
+        weights=str(path),
+        monitor=teacher.monitor,
+        best=float("nan"),
+        epochs=sum(report.epochs for report in fits),
+        seconds=sum(report.seconds for report in fits),
+        reused=all(report.reused for report in fits),
+    )
+    return teacher
 
 
 def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str], OpenRun]) -> Iterator[Candidate]:
@@ -231,30 +235,35 @@ def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str]
     open_run : callable
         Opens the tracked run of a candidate, by name.
     """
+    data = fitter.datamodule
     teacher: Candidate | None = None
 
-    def candidate(role: str, model: DictConfig, stage: Stage, reference: Candidate | None) -> Candidate:
+    def candidate(role: str, model: DictConfig, stage: Stage, data: Any, reference: Candidate | None) -> Candidate:
         if fitter.report is None:
             raise RuntimeError(f"{role} {model.name}: there is no fit behind these weights")
-        return Candidate(role, model, stage, fitter.run, fitter.report, fitter.training_s, reference)
+        return Candidate(role, model, stage, fitter.run, fitter.report, fitter.training_s, data, reference)
 
     if "teacher" in config.compression:
-        fitter.start(open_run(f"teacher {config.compression.teacher.name}"))
-        teacher = candidate("teacher", config.compression.teacher, Stage("none", make_teacher(config, fitter)), None)
+        model = config.compression.teacher
+        fitter.start(open_run(f"teacher {model.name}"))
+        teacher_data = make_teacher_data(config, data)
+        stage = Stage("none", make_teacher(config, fitter, teacher_data))
+        teacher = candidate("teacher", model, stage, teacher_data, None)
         yield teacher
     fitter.start(open_run(f"student {config.model.name}"))
     module = fitter(build_module(config.model, config.seed), {})
-    last = candidate("student", config.model, Stage("none", module), teacher)
+    last = candidate("student", config.model, Stage("none", module), data, teacher)
     yield last
     steps = [instantiate(step) for step in config.compression.steps.values()]
     tools = Tools(
-        datamodule=fitter.datamodule,
+        datamodule=data,
         fit=fitter,
         rebuild=lambda: build_module(config.model, config.seed),
         teacher=teacher.stage.module if teacher else None,
+        teacher_data=teacher.datamodule if teacher and teacher.datamodule is not data else None,
     )
     stages = apply_steps(module, steps, tools)
     for count in range(1, len(steps) + 1):
         fitter.start(open_run(f"student {config.model.name} {'_'.join(step.name for step in steps[:count])}"))
-        last = candidate("student", config.model, next(stages), last)
+        last = candidate("student", config.model, next(stages), data, last)
         yield last

@@ -91,13 +91,13 @@ def measure_split(
             ending = export.func.__module__.rpartition(".")[2]
             path = Path(config.paths.output) / f"{candidate.name}-{target}.{ending}"
             # Before the look, so that a job that dies right after it is counted too.
-            looks = store.record_test_look(run.run_id, datamodule.split_digest)
-            yield measure(candidate, target, run, export, datamodule, path, config.evaluation, looks)
+            looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
+            yield measure(candidate, target, run, export, path, config.evaluation, looks)
 
 
-def export_candidate(candidate: Candidate, export: Export, datamodule: Any, path: Path) -> Artifact:
+def export_candidate(candidate: Candidate, export: Export, path: Path) -> Artifact:
     """Write the candidate as one file of a target's format, with its input contract inside."""
-    spec = candidate.stage.spec
+    spec, datamodule = candidate.stage.spec, candidate.datamodule
     positions = np.asarray(spec.calibration_positions, dtype=np.int64)
     return export(
         candidate.stage.module.net,
@@ -107,12 +107,13 @@ def export_candidate(candidate: Candidate, export: Export, datamodule: Any, path
         calibration=datamodule.windows("train", positions) if len(positions) else None,
         per_channel=spec.per_channel,
         float_nodes=spec.float_nodes,
-        metadata=input_contract(candidate, datamodule),
+        metadata=input_contract(candidate),
     )
 
 
-def input_contract(candidate: Candidate, datamodule: Any) -> dict[str, str]:
+def input_contract(candidate: Candidate) -> dict[str, str]:
     """Tell what a user of the file must know to feed it and to read it, as strings."""
+    datamodule = candidate.datamodule
     normalizer = datamodule.normalizer
     facts = {
         "model": candidate.model.name,
@@ -136,13 +137,13 @@ def measure(
     target: str,
     run: OpenRun,
     export: Export,
-    datamodule: Any,
     path: Path,
     evaluation: DictConfig,
     looks: int,
 ) -> Measured:
     """Export a candidate and evaluate the file: thresholds on validation, predictions on test, parity with torch."""
-    artifact = export_candidate(candidate, export, datamodule, path)
+    artifact = export_candidate(candidate, export, path)
+    datamodule = candidate.datamodule
     exclusive = datamodule.exclusive
     windows = datamodule.windows("test")
     val, logits = predict(artifact, datamodule.windows("val")), predict(artifact, windows)

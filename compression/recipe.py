@@ -36,10 +36,12 @@ class ExportSpec:
 class Fit(Protocol):
     """Fit a module in place; ``about`` holds what its weights depend on beside the model's own config.
 
-    ``max_epochs`` takes the place of the model's own.
+    ``max_epochs`` takes the place of the model's own, ``datamodule`` that of the job's data.
     """
 
-    def __call__(self, module: Classifier, about: Mapping[str, Any], *, max_epochs: int | None = None) -> Classifier:
+    def __call__(
+        self, module: Classifier, about: Mapping[str, Any], *, max_epochs: int | None = None, datamodule: Any = None
+    ) -> Classifier:
         """Return the module with fitted weights."""
         ...
 
@@ -58,6 +60,8 @@ class Tools:
         A freshly initialised module of the model that is being compressed.
     teacher : Classifier or None
         The fitted teacher of the recipe, if it has one.
+    teacher_data : LightningDataModule or None
+        What the teacher sees of the same windows, where that is not what the student sees.
     history : tuple of str
         Names of the steps before this one.
     """
@@ -66,6 +70,7 @@ class Tools:
     fit: Fit
     rebuild: Callable[[], Classifier]
     teacher: Classifier | None = None
+    teacher_data: Any = None
     history: tuple[str, ...] = ()
 
 

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig
 
 import train
-from composition import candidates, measurement
+from composition import measurement, weights
 from deploy.gate import GateFailed
 from tests.configs import ROOT, compose_config
 from tests.mlflow_template import template_database
@@ -307,9 +307,9 @@ def test_a_registered_model_can_teach(job):
     client.create_registered_model("teacher")
     version = client.create_model_version("teacher", f"runs:/{rows[0].run_id}/model", rows[0].run_id)
     client.set_registered_model_alias("teacher", "champion", version.version)
-    weights = "compression.teacher.weights='models:/teacher@champion'"
-    config = job_config(folder, "registered", "compression=distill", SMALL[1], weights)
-    path, origin = candidates.find_weights(config.compression.teacher.weights, open_store(folder), folder)
+    given = "compression.teacher.weights='models:/teacher@champion'"
+    config = job_config(folder, "registered", "compression=distill", SMALL[1], given)
+    path, origin = weights.find_weights(config.compression.teacher.weights, open_store(folder), folder)
     assert path.name == "net.pt"
     assert origin["split_digest"] == rows[0].split_digest
 
