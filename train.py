@@ -21,8 +21,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from composition.baselines import answer_baselines
-from composition.candidates import plain
 from composition.facts import data_digests
+from composition.fits import plain
 from composition.folds import make_folds, pool_folds
 from composition.measurement import Answers, Measured, measure_split
 from composition.rows import make_baseline_row, make_row

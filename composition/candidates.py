@@ -1,30 +1,23 @@
 """From a config to the models of a job: the recipe's teacher, the float model, the model after each step."""
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from composition.facts import data_digests
+from composition.fits import Fitter, build_module, plain
+from composition.search import Weigh, search_recipes
 from composition.weights import load_teacher
 from compression.recipe import Stage, Tools, apply_steps, weights_digest
 from compression.teachers import check_same_windows
 from lightning_modules.classifier import Classifier
-from lightning_modules.fitting import FitReport, fit_once, pick_precision, save_weights
+from lightning_modules.fitting import FitReport, save_weights
 from lightning_modules.nets.ensemble import Ensemble
-from tracking import digests
-from tracking.logger import MlflowLogger
-from tracking.store import OpenRun, Store
-
-# Settings of trainer and callbacks that change what a person sees, not what a net learns; epochs are added per model.
-NOT_IN_WEIGHTS = {"max_epochs", "progress_bar", "log_every_n_steps", "enable_model_summary", "enable_progress_bar"}
+from tracking.store import OpenRun
 
 
 @dataclass(frozen=True)
@@ -63,92 +56,6 @@ class Candidate:
     def name(self) -> str:
         """Model and recipe in one word, unique within a job."""
         return f"{self.role}-{self.model.name}-{self.stage.recipe}"
-
-
-@dataclass
-class Fitter:
-    """Fits the modules of one job: each once per digest, its curves in the run that is open."""
-
-    config: DictConfig
-    datamodule: Any
-    store: Store
-    run: OpenRun
-    report: FitReport | None = None
-    training_s: float = 0.0
-
-    def start(self, run: OpenRun) -> None:
-        """Log the fits that follow to `run`, and count their time anew."""
-        self.run, self.training_s = run, 0.0
-
-    def __call__(
-        self,
-        module: Classifier,
-        about: Mapping[str, Any],
-        model: DictConfig | None = None,
-        *,
-        max_epochs: int | None = None,
-        datamodule: Any = None,
-    ) -> Classifier:
-        """Fit `module` in place; ``about`` is what its weights depend on beside model, data and trainer."""
-        model = model or self.config.model
-        data = datamodule or self.datamodule
-        max_epochs = max_epochs or self.config.trainer.max_epochs or model.max_epochs[data.kind]
-        depends_on = {**self._depends_on(module, model, data), "max_epochs": max_epochs, "about": dict(about)}
-        self.report = fit_once(
-            module,
-            data,
-            partial(self._make_trainer, max_epochs),
-            Path(self.config.paths.floats),
-            digests.digest(depends_on),
-            self.config.seed,
-            depends_on,
-            self.run.run_id,
-        )
-        self.training_s += self.report.seconds
-        return module.eval()
-
-    def _depends_on(self, module: Classifier, model: DictConfig, data: Any) -> dict[str, Any]:
-        criterion = module.criterion
-        loss = criterion if inspect.isfunction(criterion) else type(criterion)
-        trainer, callbacks = (
-            {key: value for key, value in plain(self.config[group]).items() if key not in NOT_IN_WEIGHTS}
-            for group in ("trainer", "callbacks")
-        )
-        return {
-            **data_digests(data),
-            "batches": data.training_settings,
-            "model": plain(model.module),
-            "trainer": {**trainer, "precision": self._precision},
-            "callbacks": callbacks,
-            "seed": self.config.seed,
-            "source": digests.digest_source(type(module.net), type(module), type(data), loss, fit_once),
-        }
-
-    @property
-    def _precision(self) -> str:
-        return pick_precision(self.config.trainer.precision, self.config.trainer.accelerator)
-
-    def _make_trainer(self, max_epochs: int, folder: Path) -> pl.Trainer:
-        callbacks = instantiate(self.config.callbacks, model_checkpoint={"dirpath": str(folder / "checkpoints")})
-        make = instantiate(self.config.trainer)
-        return make(
-            max_epochs=max_epochs,
-            precision=self._precision,
-            callbacks=list(callbacks.values()),
-            logger=MlflowLogger(self.store, self.run.run_id),
-            default_root_dir=str(folder),
-        )
-
-
-def plain(config: Any) -> Any:
-    """Resolve a config node to plain values."""
-    return OmegaConf.to_container(config, resolve=True) if OmegaConf.is_config(config) else config
-
-
-def build_module(model: DictConfig, seed: int) -> Classifier:
-    """Instantiate a model with weights that depend on the seed alone."""
-    pl.seed_everything(seed, workers=True, verbose=False)
-    return instantiate(model.module)
 
 
 def make_teacher_data(config: DictConfig, datamodule: Any) -> Any:
@@ -225,8 +132,12 @@ def make_teacher(config: DictConfig, fitter: Fitter, datamodule: Any) -> Classif
     return teacher
 
 
-def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str], OpenRun]) -> Iterator[Candidate]:
+def make_candidates(
+    config: DictConfig, fitter: Fitter, open_run: Callable[[str], OpenRun], weigh: Weigh
+) -> Iterator[Candidate]:
     """Yield the teacher if the recipe has one, the float model, and the model after each step.
+
+    A recipe with a search yields in the place of its steps the points that the search chooses.
 
     Parameters
     ----------
@@ -234,6 +145,8 @@ def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str]
     fitter : Fitter
     open_run : callable
         Opens the tracked run of a candidate, by name.
+    weigh : callable
+        Exports a candidate for a search and evaluates the file on validation.
     """
     data = fitter.datamodule
     teacher: Candidate | None = None
@@ -250,11 +163,11 @@ def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str]
         stage = Stage("none", make_teacher(config, fitter, teacher_data))
         teacher = candidate("teacher", model, stage, teacher_data, None)
         yield teacher
-    fitter.start(open_run(f"student {config.model.name}"))
+    name = f"student {config.model.name}"
+    fitter.start(open_run(name))
     module = fitter(build_module(config.model, config.seed), {})
     last = candidate("student", config.model, Stage("none", module), data, teacher)
     yield last
-    steps = [instantiate(step) for step in config.compression.steps.values()]
     tools = Tools(
         datamodule=data,
         fit=fitter,
@@ -262,8 +175,20 @@ def make_candidates(config: DictConfig, fitter: Fitter, open_run: Callable[[str]
         teacher=teacher.stage.module if teacher else None,
         teacher_data=teacher.datamodule if teacher and teacher.datamodule is not data else None,
     )
+    if "search" in config.compression:
+
+        def attempt(steps: DictConfig) -> Candidate:
+            fitter.training_s = 0.0
+            *_, stage = apply_steps(module, [instantiate(step) for step in steps.values()], tools)
+            return candidate("student", config.model, stage, data, last)
+
+        fitter.start(open_run(f"{name} search"))
+        for point in search_recipes(config.compression, last, attempt, weigh):
+            yield replace(point, run=open_run(f"{name} {point.stage.recipe}"))
+        return
+    steps = [instantiate(step) for step in config.compression.steps.values()]
     stages = apply_steps(module, steps, tools)
     for count in range(1, len(steps) + 1):
-        fitter.start(open_run(f"student {config.model.name} {'_'.join(step.name for step in steps[:count])}"))
+        fitter.start(open_run(f"{name} {'_'.join(step.name for step in steps[:count])}"))
         last = candidate("student", config.model, next(stages), data, last)
         yield last

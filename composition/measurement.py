@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import nn
 
-from composition.candidates import Candidate, Fitter, make_candidates, plain
+from composition.candidates import Candidate, make_candidates
 from composition.facts import DataFacts, describe
+from composition.fits import Fitter, plain
+from composition.search import Weighed
 from deploy import gate
 from deploy.artifact import Artifact, predict
+from deploy.profile import count_macs
 from lightning_modules.fitting import load_weights, save_weights
 from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
 from tracking.logger import MlflowLogger
@@ -83,13 +86,20 @@ def measure_split(
         MlflowLogger(store, run.run_id).log_hyperparams(plain(config))
         return run
 
-    for candidate in make_candidates(config, fitter, open_run):
+    def find_path(name: str, target: str) -> Path:
+        # The module of a target is named like the ending of its files.
+        ending = targets[target].func.__module__.rpartition(".")[2]
+        return Path(config.paths.output) / f"{name}-{target}.{ending}"
+
+    def weigh(candidate: Candidate, name: str) -> Weighed:
+        target = next(iter(targets))
+        return weigh_candidate(candidate, targets[target], find_path(f"search/{name}", target))
+
+    for candidate in make_candidates(config, fitter, open_run, weigh):
         for index, (target, export) in enumerate(targets.items()):
             run = candidate.run if index == 0 else open_run(f"{candidate.run.name} {target}")
             log.info("exporting and evaluating %s on %s", candidate.run.name, target)
-            # The module of a target is named like the ending of its files.
-            ending = export.func.__module__.rpartition(".")[2]
-            path = Path(config.paths.output) / f"{candidate.name}-{target}.{ending}"
+            path = find_path(candidate.name, target)
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
             yield measure(candidate, target, run, export, path, config.evaluation, looks)
@@ -109,6 +119,17 @@ def export_candidate(candidate: Candidate, export: Export, path: Path) -> Artifa
         float_nodes=spec.float_nodes,
         metadata=input_contract(candidate),
     )
+
+
+def weigh_candidate(candidate: Candidate, export: Export, path: Path) -> Weighed:
+    """Export a candidate and evaluate the file on validation; the test split is not looked at."""
+    artifact, datamodule = export_candidate(candidate, export, path), candidate.datamodule
+    probabilities = to_probabilities(predict(artifact, datamodule.windows("val")), datamodule.exclusive)
+    names = datamodule.class_names
+    metrics = classification_metrics(
+        probabilities, datamodule.targets("val"), names, np.full(len(names), 0.5), "val", datamodule.exclusive
+    )
+    return Weighed(artifact, metrics["val/auroc_macro"], count_macs(artifact.path).macs)
 
 
 def input_contract(candidate: Candidate) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from composition.candidates import Candidate, plain
+from composition.candidates import Candidate
+from composition.fits import plain
 from composition.folds import summarise_folds
 from composition.measurement import Answers, Measured
 from deploy import gate

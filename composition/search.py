@@ -3,14 +3,43 @@
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from deploy.artifact import Artifact
+from deploy.profile import latency_ratio, profile_artifacts
+from tracking.plots import front_figure
+from tracking.tables import TableText, to_markdown
+
+if TYPE_CHECKING:
+    from composition.candidates import Candidate
+
 log = logging.getLogger(__name__)
 COSTS = ("size_ratio", "macs_ratio", "latency_ratio")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """An exported file with what a search wants to know of it.
+
+    Attributes
+    ----------
+    artifact : Artifact
+    metric : float
+        On validation; larger is better.
+    macs : int
+        Multiply-accumulates of one window.
+    """
+
+    artifact: Artifact
+    metric: float
+    macs: int
+
+
+Weigh = Callable[["Candidate", str], Weighed]
 
 
 @dataclass(frozen=True)
@@ -53,7 +82,7 @@ def make_grid(search: DictConfig, steps: DictConfig) -> Iterator[tuple[dict[str,
     for name in grid:
         step, _, option = name.partition(".")
         if step not in steps or option not in steps[step]:
-            known = [f"{step}.{option}" for step in steps for option in steps[step] if not option.startswith("_")]
+            known = [f"{step}.{option}" for step in map(str, steps) for option in steps[step] if option[0] != "_"]
             raise ValueError(f"compression.search.grid has {name!r}, which no step has; expected some of {known}")
     for values in itertools.product(*grid.values()):
         options = dict(zip(grid, values, strict=True))
@@ -98,10 +127,7 @@ def choose(trials: Sequence[Trial], budget: Mapping[str, float | None], n_points
     ValueError
         If the budget names no cost or an unknown one, or no trial keeps to it: with the smallest ratio reached.
     """
-    if not budget or set(budget) - set(COSTS):
-        raise ValueError(f"compression.search.budget={dict(budget)!r}: expected some of {COSTS}")
-    if n_points < 1:
-        raise ValueError(f"compression.search.n_points={n_points!r}: expected at least 1")
+    _check_budget(budget, n_points)
     limits = {cost: np.inf if limit is None else limit for cost, limit in budget.items()}
     front = find_front(trials, list(limits))
     within = [index for index in front if all(trials[index].costs[cost] <= limits[cost] for cost in limits)]
@@ -114,13 +140,95 @@ def choose(trials: Sequence[Trial], budget: Mapping[str, float | None], n_points
     return within[:n_points]
 
 
-def run_trials(
-    grid: Sequence[tuple[dict[str, Any], DictConfig]], attempt: Callable[[DictConfig], tuple[float, dict[str, float]]]
-) -> list[Trial]:
-    """Carry all trials out; `attempt` gives metric and costs of a recipe."""
-    trials = []
+def search_recipes(
+    compression: DictConfig,
+    reference: "Candidate",
+    attempt: "Callable[[DictConfig], Candidate]",
+    weigh: "Weigh",
+) -> "list[Candidate]":
+    """Try every combination of the grid on validation, log table and plot, and give the chosen points.
+
+    Parameters
+    ----------
+    compression : DictConfig
+        With ``steps``, and ``search``: its ``grid``, ``budget``, ``n_points`` and ``latency_window_s``.
+    reference : Candidate
+        The float model: costs are ratios to its file.
+    attempt : callable
+        Gives the candidate of a recipe's steps.
+    weigh : callable
+        Exports a candidate under a name and evaluates the file on validation.
+
+    Returns
+    -------
+    list of Candidate
+        Named after the options that tell them apart; the best on validation first.
+
+    Raises
+    ------
+    ValueError
+        As `make_grid` and `choose`.
+    """
+    search = compression.search
+    grid = list(make_grid(search, compression.steps))
+    _check_budget(search.budget, search.n_points)
+    candidates, weighed = [], [weigh(reference, "float")]
     for number, (options, steps) in enumerate(grid, start=1):
-        trial = Trial(options, *attempt(steps))
-        log.info("trial %d of %d: %s -> %.4f, %s", number, len(grid), options, trial.metric, trial.costs)
-        trials.append(trial)
-    return trials
+        candidate = attempt(steps)
+        stage = replace(candidate.stage, recipe=f"{candidate.stage.recipe}({_short(options)})")
+        candidates.append(replace(candidate, stage=stage))
+        weighed.append(weigh(candidates[-1], f"trial-{number}"))
+        log.info("trial %d of %d: %s -> %.4f", number, len(grid), stage.recipe, weighed[-1].metric)
+    costs = _compare_costs(weighed, search.latency_window_s if "latency_ratio" in search.budget else None)
+    trials = [
+        Trial(options, point.metric, cost) for (options, _), point, cost in zip(grid, weighed[1:], costs, strict=True)
+    ]
+    front = find_front(trials, list(search.budget))
+    # Before the choice, which may fail: what was tried is kept.
+    run = candidates[0].run
+    names = [candidate.stage.recipe for candidate in candidates]
+    texts = {"search.md": to_markdown(_tabulate(trials, names, front))}
+    first = next(iter(search.budget))
+    points = [(trial.costs[first], trial.metric) for trial in trials]
+    run.store.log_files(
+        run.run_id, texts, {"search.png": front_figure(points, names, front, (first, "val/auroc_macro"))}
+    )
+    return [candidates[index] for index in choose(trials, search.budget, search.n_points)]
+
+
+def _check_budget(budget: Mapping[str, float | None], n_points: int) -> None:
+    if not budget or set(budget) - set(COSTS):
+        raise ValueError(f"compression.search.budget={dict(budget)!r}: expected some of {COSTS}")
+    if n_points < 1:
+        raise ValueError(f"compression.search.n_points={n_points!r}: expected at least 1")
+
+
+def _compare_costs(weighed: "Sequence[Weighed]", latency_window_s: float | None) -> list[dict[str, float]]:
+    """Ratios of every file to the first one; latency only where a window is given."""
+    first, *others = weighed
+    costs = [
+        {
+            "size_ratio": other.artifact.size_bytes / first.artifact.size_bytes,
+            "macs_ratio": other.macs / first.macs,
+        }
+        for other in others
+    ]
+    if latency_window_s is not None:
+        artifacts = [point.artifact for point in weighed]
+        profiles = profile_artifacts(artifacts, batch_sizes=[1], window_s=latency_window_s)
+        for cost, profile in zip(costs, profiles[1:], strict=True):
+            cost["latency_ratio"] = latency_ratio(profile, profiles[0], 1)
+    return costs
+
+
+def _tabulate(trials: Sequence[Trial], names: Sequence[str], front: Sequence[int]) -> TableText:
+    costs = list(trials[0].costs)
+    cells = [
+        (name, f"{trial.metric:.4f}", *(f"{trial.costs[cost]:.4f}" for cost in costs), "yes" if index in front else "")
+        for index, (name, trial) in enumerate(zip(names, trials, strict=True))
+    ]
+    return TableText(("recipe", "val/auroc_macro", *costs, "front"), cells)
+
+
+def _short(options: Mapping[str, Any]) -> str:
+    return ",".join(f"{name.rpartition('.')[2]}={value}" for name, value in options.items())

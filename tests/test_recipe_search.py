@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import pytest
 from omegaconf import OmegaConf
 
-from composition.search import Trial, choose, find_front, make_grid, run_trials
+import train
+from composition.search import Trial, choose, find_front, make_grid
+from tests.mlflow_template import template_database
+from tests.test_train import job_config, open_store
 
 CONFIG = """
 limits: {size_ratio: 0.3}
@@ -81,9 +86,23 @@ def test_choice_refuses_a_budget_that_cannot_be_kept(budget, n_points, message):
         choose([trial(0.9, 0.5), trial(0.8, 0.3)], budget, n_points)
 
 
-def test_trials_are_carried_out_in_order():
-    config = OmegaConf.create(CONFIG)
-    grid = list(make_grid(config.compression.search, config.compression.steps))
-    trials = run_trials(grid, lambda steps: (steps.prune.ratio, {"size_ratio": 1 - steps.prune.ratio}))
-    assert [found.metric for found in trials] == [0.25, 0.25, 0.5, 0.5]
-    assert trials[0].options == {"prune.ratio": 0.25, "ptq.per_channel": True}
+def test_search_looks_at_the_test_split_for_the_chosen_points_alone(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(template_database())
+    options = ("compression=search", "compression.search.grid={ptq_int8.per_channel:[true,false]}")
+    rows = train.run(job_config(tmp_path, "searched", *options, "compression.search.n_points=1"))
+    assert [row.recipe.partition("(")[0] for row in rows] == ["none", "ptq_int8"]
+    assert [row.test_looks for row in rows] == [1, 2]
+    assert rows[1].reference == rows[0].name
+    store = open_store(tmp_path)
+    (run,) = store.client.search_runs([store.experiment_id], "tags.mlflow.runName LIKE 'student%search'")
+    assert {item.path for item in store.client.list_artifacts(run.info.run_id)} >= {"search.md", "search.png"}
+    table = Path(store.client.download_artifacts(run.info.run_id, "search.md", str(tmp_path))).read_text()
+    assert "ptq_int8(per_channel=True)" in table
+    assert "ptq_int8(per_channel=False)" in table
+
+
+def test_search_says_what_can_be_reached(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(template_database())
+    options = ("compression=search", "compression.search.grid={ptq_int8.per_channel:[true]}")
+    with pytest.raises(ValueError, match="none of 1 trials keeps to it; the smallest ratios reached are"):
+        train.run(job_config(tmp_path, "x", *options, "compression.search.budget.size_ratio=0.01"))

@@ -38,13 +38,18 @@ def write_artifacts(
     (folder / ROW_FILE).write_text(rows_to_json([row]), encoding="utf-8")
     if predictions is not None:
         save_predictions(folder / PREDICTIONS_FILE, predictions)
+    write_files(folder, texts, figures)
+    for path in files:
+        shutil.copy2(path, folder)
+
+
+def write_files(folder: Path, texts: Mapping[str, str], figures: Mapping[str, "Figure"]) -> None:
+    """Write texts and figures into `folder` by their file names; empty texts are left out."""
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=120)
     for name, text in texts.items():
         if text:
             (folder / name).write_text(text, encoding="utf-8")
-    for path in files:
-        shutil.copy2(path, folder)
 
 
 def row_metrics(row: Row, model_id: str | None = None) -> "list[Metric]":

@@ -130,6 +130,21 @@ def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
     return figure
 
 
+def front_figure(
+    points: Sequence[tuple[float, float]], names: Sequence[str], front: Sequence[int], labels: tuple[str, str]
+) -> Figure:
+    """Points (x, y) of a search, those of its front in colour and with their names below."""
+    figure, axes = _figure("", *labels)
+    others = [point for index, point in enumerate(points) if index not in front]
+    if others:
+        axes.scatter([x for x, _ in others], [y for _, y in others], color="0.6", s=20, label="beaten")
+    for number, index in enumerate(front, start=1):
+        axes.scatter([points[index][0]], [points[index][1]], s=40, label=f"{number}  {names[index]}")
+        axes.annotate(str(number), points[index], (6, 4), textcoords="offset points", fontsize=8)
+    figure.legend(loc="outside lower left", fontsize=7, ncols=2)
+    return figure
+
+
 def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     # Bound here, so that saving never asks for a display.

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracking.artifacts import PREDICTIONS_FILE, ROW_FILE, log_onnx_model, row_metrics, write_artifacts
+from tracking.artifacts import PREDICTIONS_FILE, ROW_FILE, log_onnx_model, row_metrics, write_artifacts, write_files
 from tracking.connection import (
     TrackingError,
     connect,
@@ -170,6 +170,13 @@ class Store:
         # Last, because a run counts as a row from here on.
         write(metrics=row_metrics(row, model_id), tags=own | dict(tags or {}) | {IS_ROW: "true"})
         return row
+
+    def log_files(self, run_id: str, texts: Mapping[str, str], figures: Mapping[str, "Figure"]) -> None:
+        """Add texts and figures to a run, by file name; errors as in `Store.log_row`."""
+        with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
+            write_files(Path(folder), texts, figures)
+            what = f"log {', '.join([*texts, *figures])} to {self.tracking_uri!r}"
+            retry(partial(self.client.log_artifacts, run_id, folder), what, hint=KEPT)
 
     def record_test_look(self, run_id: str, split_digest: str) -> int:
         """Note that this run evaluated the test split; a run counts once.
