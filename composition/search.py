@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from deploy.artifact import Artifact
 from deploy.profile import latency_ratio, profile_artifacts
@@ -49,7 +49,7 @@ class Trial:
     Attributes
     ----------
     options : dict of str to Any
-        By dotted name: step, then option.
+        By name.
     metric : float
         On validation, of the exported file; larger is better.
     costs : dict of str to float
@@ -67,7 +67,7 @@ def make_grid(search: DictConfig, steps: DictConfig) -> Iterator[tuple[dict[str,
     Parameters
     ----------
     search : DictConfig
-        ``grid`` maps dotted names, such as ``ptq_int8.per_channel``, to lists of values.
+        ``grid`` maps the names of steps to options, and those to lists of values; null leaves an option out.
     steps : DictConfig
         The recipe's own.
 
@@ -76,21 +76,24 @@ def make_grid(search: DictConfig, steps: DictConfig) -> Iterator[tuple[dict[str,
     ValueError
         If the grid is empty, or names a step or an option that the recipe does not have.
     """
-    grid: dict[str, list[Any]] = OmegaConf.to_container(search.grid, resolve=True)  # type: ignore[assignment]
+    grid: dict[tuple[str, str], list[Any]] = {}
+    for step, options in search.grid.items():
+        for option, values in (options or {}).items():
+            if step not in steps or option not in steps[step]:
+                known = [f"{name}.{own}" for name in map(str, steps) for own in steps[name] if own[0] != "_"]
+                raise ValueError(
+                    f"compression.search.grid has {step}.{option}, which no step has; expected some of {known}"
+                )
+            if values is not None:
+                grid[str(step), option] = list(values)
     if not grid or not all(grid.values()):
-        raise ValueError(f"compression.search.grid={grid!r}: expected at least one option with values to try")
-    for name in grid:
-        step, _, option = name.partition(".")
-        if step not in steps or option not in steps[step]:
-            known = [f"{step}.{option}" for step in map(str, steps) for option in steps[step] if option[0] != "_"]
-            raise ValueError(f"compression.search.grid has {name!r}, which no step has; expected some of {known}")
+        raise ValueError(f"compression.search.grid={search.grid}: expected at least one option with values to try")
     for values in itertools.product(*grid.values()):
-        options = dict(zip(grid, values, strict=True))
         # Interpolations of the recipe still find the config around it.
         own = steps.copy()
-        for name, value in options.items():
-            OmegaConf.update(own, name, value)
-        yield options, own
+        for (step, option), value in zip(grid, values, strict=True):
+            own[step][option] = value
+        yield {option: value for (_, option), value in zip(grid, values, strict=True)}, own
 
 
 def find_front(trials: Sequence[Trial], costs: Sequence[str]) -> list[int]:
@@ -231,4 +234,4 @@ def _tabulate(trials: Sequence[Trial], names: Sequence[str], front: Sequence[int
 
 
 def _short(options: Mapping[str, Any]) -> str:
-    return ",".join(f"{name.rpartition('.')[2]}={value}" for name, value in options.items())
+    return ",".join(f"{name}={value}" for name, value in options.items())

@@ -15,7 +15,7 @@ compression:
     prune: {_target_: x, ratio: 0.5, scope: global}
     ptq: {_target_: y, per_channel: true, claims: "${limits}"}
   search:
-    grid: {prune.ratio: [0.25, 0.5], ptq.per_channel: [true, false]}
+    grid: {prune: {ratio: [0.25, 0.5], scope: null}, ptq: {per_channel: [true, false]}}
 """
 
 
@@ -27,7 +27,7 @@ def test_grid_holds_every_combination_and_leaves_the_recipe_as_it_is():
     config = OmegaConf.create(CONFIG)
     grid = list(make_grid(config.compression.search, config.compression.steps))
     assert [options for options, _ in grid] == [
-        {"prune.ratio": ratio, "ptq.per_channel": channel} for ratio in (0.25, 0.5) for channel in (True, False)
+        {"ratio": ratio, "per_channel": channel} for ratio in (0.25, 0.5) for channel in (True, False)
     ]
     assert grid[1][1].prune.ratio == 0.25
     assert grid[1][1].ptq.per_channel is False
@@ -39,9 +39,12 @@ def test_grid_holds_every_combination_and_leaves_the_recipe_as_it_is():
     ("grid", "message"),
     [
         ({}, "expected at least one option"),
-        ({"prune.ratio": []}, "expected at least one option"),
-        ({"distill.alpha": [0.1]}, r"has 'distill.alpha'.*some of \['prune.ratio', 'prune.scope', 'ptq.per_channel'"),
-        ({"prune.amount": [0.1]}, "has 'prune.amount'"),
+        ({"prune": {"ratio": []}}, "expected at least one option"),
+        (
+            {"distill": {"alpha": [0.1]}},
+            r"has distill.alpha.*some of \['prune.ratio', 'prune.scope', 'ptq.per_channel'",
+        ),
+        ({"prune": {"amount": [0.1]}}, "has prune.amount"),
     ],
 )
 def test_grid_refuses_what_no_step_has(grid, message):
@@ -88,7 +91,7 @@ def test_choice_refuses_a_budget_that_cannot_be_kept(budget, n_points, message):
 
 def test_search_looks_at_the_test_split_for_the_chosen_points_alone(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(template_database())
-    options = ("compression=search", "compression.search.grid={ptq_int8.per_channel:[true,false]}")
+    options = ("compression=search", "compression.search.grid.ptq_int8.n_calibration=null")
     rows = train.run(job_config(tmp_path, "searched", *options, "compression.search.n_points=1"))
     assert [row.recipe.partition("(")[0] for row in rows] == ["none", "ptq_int8"]
     assert [row.test_looks for row in rows] == [1, 2]
@@ -103,6 +106,6 @@ def test_search_looks_at_the_test_split_for_the_chosen_points_alone(tmp_path):
 
 def test_search_says_what_can_be_reached(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(template_database())
-    options = ("compression=search", "compression.search.grid={ptq_int8.per_channel:[true]}")
+    options = ("compression=search", "compression.search.grid.ptq_int8={per_channel:[true],n_calibration:null}")
     with pytest.raises(ValueError, match="none of 1 trials keeps to it; the smallest ratios reached are"):
         train.run(job_config(tmp_path, "x", *options, "compression.search.budget.size_ratio=0.01"))
