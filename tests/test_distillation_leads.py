@@ -182,7 +182,8 @@ LEAD_I = ("datamodule.lead_names=[I]", "datamodule.n_leads=1")
 
 
 def run_job(folder: Path, name: str, *overrides: str):
-    config = compose_config(*SMALL, *overrides, f"group={name}")
+    small = [item for item in SMALL if "compression=none" not in overrides or "compression.teacher" not in item]
+    config = compose_config(*small, *overrides, f"group={name}")
     config.paths.update(
         synthetic=str(folder / "data"),
         cache=str(folder / "cache"),
