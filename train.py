@@ -56,8 +56,8 @@ def run(config: DictConfig) -> list[Row]:
     """
     if config.gate not in GATES:
         raise ValueError(f"gate={config.gate!r} must be one of {GATES}")
-    if config.evaluation.threshold_rule not in RULES:
-        raise ValueError(f"evaluation.threshold_rule={config.evaluation.threshold_rule!r} must be one of {RULES}")
+    if config.evaluation.threshold_rule not in (None, *RULES):
+        raise ValueError(f"evaluation.threshold_rule={config.evaluation.threshold_rule!r} must be null or in {RULES}")
     if 1 not in config.deploy.profile.batch_sizes:
         raise ValueError(f"deploy.profile.batch_sizes={config.deploy.profile.batch_sizes} must hold 1")
     # Now, because files may be edited while the job runs.

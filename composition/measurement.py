@@ -199,7 +199,7 @@ def measure(
 
 
 def make_test_predictions(
-    datamodule: Any, val: NDArray[np.float64], test: NDArray[np.float64], threshold_rule: str
+    datamodule: Any, val: NDArray[np.float64], test: NDArray[np.float64], threshold_rule: str | None
 ) -> tuple[Predictions, dict[str, float]]:
     """Join test probabilities with what pairing needs; thresholds, and the metrics returned beside, are of validation.
 
@@ -208,11 +208,11 @@ def make_test_predictions(
     datamodule : EcgDataModule
     val, test : ndarray of float64, shape (n, classes)
         Probabilities.
-    threshold_rule : {"f1", "accuracy"}
-        What the thresholds serve.
+    threshold_rule : {"f1", "accuracy", "half"} or None
+        What the thresholds serve; by default "half" where classes are exclusive and "f1" where they are not.
     """
     targets, names, exclusive = datamodule.targets("val"), datamodule.class_names, datamodule.exclusive
-    thresholds = choose_thresholds(val, targets, exclusive, threshold_rule)
+    thresholds = choose_thresholds(val, targets, exclusive, threshold_rule or ("half" if exclusive else "f1"))
     predictions = make_predictions(
         datamodule.record_ids("test"),
         datamodule.subject_ids("test"),

@@ -346,5 +346,5 @@ def test_an_unknown_gate_is_refused(tmp_path):
 
 
 def test_train_refuses_an_unknown_rule_of_thresholds(tmp_path):
-    with pytest.raises(ValueError, match=r"evaluation\.threshold_rule='youden' must be one of"):
+    with pytest.raises(ValueError, match=r"evaluation\.threshold_rule='youden' must be null or in"):
         train.run(job_config(tmp_path, "x", "evaluation.threshold_rule=youden"))

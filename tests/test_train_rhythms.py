@@ -92,6 +92,14 @@ def test_cross_validation_baselines_are_no_files(pooled):
     assert (prior.size_bytes, prior.latency_ms_p50, prior.params) == (None, None, None)
 
 
+def test_exclusive_classes_go_to_the_most_probable_one(folder, pooled):
+    store = initialise(f"sqlite:///{folder / 'mlflow.db'}")
+    assert set(np.unique(store.read_predictions(pooled[0].run_id).thresholds)) == {0.5}
+    # The class prior's is the most frequent class.
+    prior = store.read_predictions(pooled[2].run_id)
+    assert pooled[2].metrics["test/accuracy_beat"].value == pytest.approx(prior.targets[:, 0].mean())
+
+
 def test_cross_validation_tracks_folds_below_the_job(folder, pooled):
     store = initialise(f"sqlite:///{folder / 'mlflow.db'}")
     runs = store.client.search_runs([store.experiment_id], "tags.group = 'job0'")
