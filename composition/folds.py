@@ -67,7 +67,8 @@ def _pool(items: Sequence[Answered], run: OpenRun) -> Answered:
             "run_id": item.run.run_id,
             "n_test": len(item.predictions.record_ids),
             "n_subjects": len(np.unique(item.predictions.subject_ids)),
-            "metrics": point_metrics(item.predictions),
+            # What a fold leaves undefined, such as the precision of a class that nothing was decided for, is left out.
+            "metrics": {name: value for name, value in point_metrics(item.predictions).items() if np.isfinite(value)},
         }
         for number, item in enumerate(items)
     )

@@ -176,6 +176,7 @@ def test_synthetic_config_says_synthetic(holder, root, tmp_path):
     overrides = [
         "+seed=0",
         f"+paths={{synthetic: '{holder}', cache: '{tmp_path}', ptbxl: nowhere}}",
+        "+model={crop_s: 2.5}",
         f"datamodule.source.n_patients={N_PATIENTS}",
         "datamodule.source.synthetic_seed=3",
         "datamodule.batch_size=8",
