@@ -1,4 +1,9 @@
-"""Deploy target ONNX Runtime: net -> model.onnx, float or int8, and its session on the CPU."""
+"""Deploy target ONNX Runtime: net -> model.onnx, float or int8, and its session on the CPU.
+
+Not offered, because ONNX Runtime 1.31 on a CPU would not run what the file stores: bfloat16 (no kernel for a
+convolution or a matrix product) and 4-bit weights (a kernel for matrix products with constant weights alone; the nets
+here hold nearly all of their weights in convolutions). ``float16`` is: half the bytes, and the speed of float32.
+"""
 
 import copy
 import logging
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
 
 # torch and onnx are imported where they are needed: the process that measures loads this module without them.
 
-PRECISIONS = ("float32", "int8", "int8_dynamic")
+PRECISIONS = ("float32", "float16", "int8", "int8_dynamic")
 _LOAD_ERRORS = tuple(
     getattr(runtime_errors, name)
     for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
@@ -39,10 +44,14 @@ def export_onnx(
     per_channel: bool = True,
     activations: str = "uint8",
     calibration_method: str = "minmax",
+    percentile: float = 99.99,
+    bias_correction: bool = False,
     float_nodes: Sequence[str] = (),
+    int8_nodes: Sequence[str] = (),
     align_channels: int = 1,
     opset: int = 20,
     metadata: Mapping[str, str] | None = None,
+    cache_dir: Path | None = None,
 ) -> Artifact:
     """Export a net as an ONNX file with a free batch dimension; the net itself is left as it is.
 
@@ -56,19 +65,26 @@ def export_onnx(
         File to write; its folder is made.
     example : Tensor of shape (batch, leads, time)
         Gives the shape of a window; values do not matter.
-    precision : {"float32", "int8", "int8_dynamic"}
+    precision : {"float32", "float16", "int8", "int8_dynamic"}
         "int8" is static quantize-dequantize of weights and activations; "int8_dynamic" quantizes linear
-        layers only, so it does little for a convolutional net.
+        layers only, so it does little for a convolutional net. "float16" stores half the bytes; input and logits
+        stay float32, and a CPU without half-precision kernels multiplies in float32.
     calibration : ndarray of shape (n, leads, time), optional
         Normalised windows of the training split; needed for "int8", not used by the others.
     per_channel : bool, default True
         One weight scale for each output channel.
     activations : {"uint8", "int8"}
         uint8 for CPUs; symmetric int8 for TensorRT. For "int8" only.
-    calibration_method : {"minmax", "entropy", "percentile"}
-        For "int8" only.
+    calibration_method : {"minmax", "entropy", "percentile", "none"}
+        For "int8" only; "none" is int8 as it comes out without calibration, see `deploy.onnx_int8`.
+    percentile : float, default 99.99
+        Percent of the values that the method "percentile" keeps.
+    bias_correction : bool, default False
+        Take the mean error of every channel back in its bias. For "int8" only.
     float_nodes : sequence of str
         Nodes or modules (such as "features.0") that stay in float. For "int8" only.
+    int8_nodes : sequence of str
+        Where given, all other nodes stay in float. For "int8" only.
     align_channels : int, default 1
         Pad the channels between convolutions with zeros to a multiple of this. ONNX Runtime has faster
         integer kernels for multiples of 4 on CPUs with AVX512-VNNI. For "int8" only.
@@ -76,6 +92,9 @@ def export_onnx(
         ONNX operator set.
     metadata : mapping of str to str, optional
         Written into the file, such as fs, lead names, class names.
+    cache_dir : Path, optional
+        Folder of one net, one calibration (windows, method, percentile) and one target: the float graph and the ranges
+        are kept there, so that further exports with other nodes in float skip the conversion and the calibration.
 
     Returns
     -------
@@ -87,26 +106,33 @@ def export_onnx(
         If an option is unknown, int8 is asked for without calibration windows, metadata is not text, or the
         net still holds pruning masks.
     """
+    from deploy.onnx_half import convert_to_float16
     from deploy.onnx_int8 import quantize_dynamic_int8, quantize_static_int8
 
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}, expected one of {PRECISIONS!r}")
-    if precision == "int8" and calibration is None:
+    if precision == "int8" and calibration is None and calibration_method != "none":
         raise ValueError("precision='int8' needs calibration windows of the training split, got calibration=None")
     for key, value in (metadata or {}).items():
         if key == "precision" or not isinstance(value, str):
             raise ValueError(f"metadata {key!r}: {value!r}, expected text under a key other than 'precision'")
-    model = _export_float(net, example, opset)
-    if precision == "int8" and calibration is not None:
+    model = _find_float(net, example, opset, cache_dir)
+    if precision == "int8":
         model = quantize_static_int8(
             model,
             calibration,
             activations=activations,
             per_channel=per_channel,
             calibration_method=calibration_method,
+            percentile=percentile,
+            bias_correction=bias_correction,
             float_nodes=float_nodes,
+            int8_nodes=int8_nodes,
             align=align_channels,
+            ranges=cache_dir / "ranges.json" if cache_dir else None,
         )
+    elif precision == "float16":
+        model = convert_to_float16(model)
     elif precision == "int8_dynamic":
         model = quantize_dynamic_int8(model, per_channel=per_channel)
     _write(model, Path(path), {**(metadata or {}), "precision": precision})
@@ -190,6 +216,18 @@ def _load(path: Path, *, threads: int, provider: str = "CPUExecutionProvider") -
     if session.get_providers()[0] != provider:
         raise ArtifactError(f"{path.name}: runs on {session.get_providers()!r}, expected {provider!r}")
     return session
+
+
+def _find_float(net: "nn.Module", example: "Tensor", opset: int, cache_dir: Path | None) -> "ModelProto":
+    """Convert the net, or read the graph that an earlier export with this folder kept."""
+    import onnx
+
+    if cache_dir is None:
+        return _export_float(net, example, opset)
+    kept = cache_dir / "float.onnx"
+    if not kept.is_file():
+        _write(_export_float(net, example, opset), kept, {})
+    return onnx.load(kept)
 
 
 def _export_float(net: "nn.Module", example: "Tensor", opset: int) -> "ModelProto":

@@ -18,7 +18,7 @@ def prepare_graph(model: ModelProto) -> None:
     """
     _strip_notes(model)
     _move_relu_before_pool(model)
-    _sort_nodes(model)
+    sort_nodes(model)
     _use_global_pool(model)
     drop_unused_weights(model)
 
@@ -91,6 +91,15 @@ def _drop_pairs_before(model: ModelProto, reader: str, source: str) -> None:
     drop_unused_weights(model)
 
 
+def find_owners(model: ModelProto) -> dict[str, set[str]]:
+    """Give for every node name the modules whose weights it reads, such as ``features.0``."""
+    weights = {weight.name for weight in model.graph.initializer}
+    return {
+        node.name: {name.rpartition(".")[0] for name in node.input if name in weights} - {""}
+        for node in model.graph.node
+    }
+
+
 def drop_unused_weights(model: ModelProto) -> None:
     """Remove the initializers that no node reads, in place."""
     graph = model.graph
@@ -152,7 +161,8 @@ def _use_global_pool(model: ModelProto) -> None:
             del node.attribute[:]
 
 
-def _sort_nodes(model: ModelProto) -> None:
+def sort_nodes(model: ModelProto) -> None:
+    """Order the nodes so that each comes after those that it reads, in place."""
     graph = model.graph
     waiting = list(graph.node)
     known = {value.name for value in (*graph.input, *graph.initializer)} | {""}
