@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from composition.fits import Fitter, build_module, plain
 from composition.search import Weigh, search_recipes
 from composition.weights import load_teacher
-from compression.recipe import Stage, Tools, apply_steps, weights_digest
+from compression.recipe import Evaluate, Stage, Tools, apply_steps, weights_digest
+from compression.sensitivity import SensitivityReport
 from compression.teachers import check_same_windows
 from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import FitReport, save_weights
@@ -133,7 +134,12 @@ def make_teacher(config: DictConfig, fitter: Fitter, datamodule: Any) -> Classif
 
 
 def make_candidates(
-    config: DictConfig, fitter: Fitter, open_run: Callable[[str], OpenRun], weigh: Weigh
+    config: DictConfig,
+    fitter: Fitter,
+    open_run: Callable[[str], OpenRun],
+    weigh: Weigh,
+    evaluate: Evaluate,
+    log_report: Callable[[SensitivityReport], None],
 ) -> Iterator[Candidate]:
     """Yield the teacher if the recipe has one, the float model, and the model after each step.
 
@@ -147,6 +153,8 @@ def make_candidates(
         Opens the tracked run of a candidate, by name.
     weigh : callable
         Exports a candidate for a search and evaluates the file on validation.
+    evaluate, log_report : callable
+        What steps use to look into a model, see `compression.recipe.Tools`.
     """
     data = fitter.datamodule
     teacher: Candidate | None = None
@@ -174,6 +182,8 @@ def make_candidates(
         rebuild=lambda: build_module(config.model, config.seed),
         teacher=teacher.stage.module if teacher else None,
         teacher_data=teacher.datamodule if teacher and teacher.datamodule is not data else None,
+        evaluate=evaluate,
+        log_report=log_report,
     )
     if "search" in config.compression:
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from composition.candidates import Candidate, make_candidates
+from composition.evaluation import Evaluator, export_net, log_sensitivity, val_auroc
 from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
 from composition.search import Weighed
@@ -95,7 +97,10 @@ def measure_split(
         target = next(iter(targets))
         return weigh_candidate(candidate, targets[target], find_path(f"search/{name}", target))
 
-    for candidate in make_candidates(config, fitter, open_run, weigh):
+    first, export_first = next(iter(targets.items()))
+    evaluate = Evaluator(datamodule, export_first, find_path("evaluate", first), config.seed)
+    log_report = partial(log_sensitivity, fitter)
+    for candidate in make_candidates(config, fitter, open_run, weigh, evaluate, log_report):
         for index, (target, export) in enumerate(targets.items()):
             run = candidate.run if index == 0 else open_run(f"{candidate.run.name} {target}")
             log.info("exporting and evaluating %s on %s", candidate.run.name, target)
@@ -107,29 +112,17 @@ def measure_split(
 
 def export_candidate(candidate: Candidate, export: Export, path: Path) -> Artifact:
     """Write the candidate as one file of a target's format, with its input contract inside."""
-    spec, datamodule = candidate.stage.spec, candidate.datamodule
-    positions = np.asarray(spec.calibration_positions, dtype=np.int64)
-    return export(
-        candidate.stage.module.net,
-        path,
-        example=torch.zeros(2, datamodule.n_leads, datamodule.n_samples),
-        precision=spec.precision,
-        calibration=datamodule.windows("train", positions) if len(positions) else None,
-        per_channel=spec.per_channel,
-        float_nodes=spec.float_nodes,
-        metadata=input_contract(candidate),
+    stage = candidate.stage
+    return export_net(
+        stage.module.net, stage.spec, candidate.datamodule, export, path, metadata=input_contract(candidate)
     )
 
 
 def weigh_candidate(candidate: Candidate, export: Export, path: Path) -> Weighed:
     """Export a candidate and evaluate the file on validation; the test split is not looked at."""
     artifact, datamodule = export_candidate(candidate, export, path), candidate.datamodule
-    probabilities = to_probabilities(predict(artifact, datamodule.windows("val")), datamodule.exclusive)
-    names = datamodule.class_names
-    metrics = classification_metrics(
-        probabilities, datamodule.targets("val"), names, np.full(len(names), 0.5), "val", datamodule.exclusive
-    )
-    return Weighed(artifact, metrics["val/auroc_macro"], count_macs(artifact.path).macs)
+    logits = predict(artifact, datamodule.windows("val"))
+    return Weighed(artifact, val_auroc(datamodule, logits), count_macs(artifact.path).macs)
 
 
 def input_contract(candidate: Candidate) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lightning_modules.classifier import Classifier
 
@@ -15,22 +17,80 @@ from lightning_modules.classifier import Classifier
 class ExportSpec:
     """What a file format must carry out after export.
 
+    The exporter gets what differs from the defaults here as keyword arguments of the same names, and the windows
+    themselves as ``calibration``; an option that a target does not know is refused there.
+
     Attributes
     ----------
     precision : str
-        Of the exported file: ``float32``, ``int8``, ...
+        Of the exported file: ``float32``, ``float16``, ``int8`` or ``int8_dynamic``.
     per_channel : bool
         One weight scale per output channel instead of one per tensor.
     calibration_positions : tuple of int
         Windows of the *training* split that fix the activation ranges.
+    calibration_method : {"minmax", "entropy", "percentile", "none"}
+        How the ranges are made; "none" is what an int8 file is without calibration.
+    percentile : float
+        Percent of the values that the method "percentile" keeps.
+    bias_correction : bool
+        Take the mean error of every channel back in its bias.
     float_nodes : tuple of str
-        Nodes that stay in float.
+        Layers that stay in float: modules of the net by name, or nodes of the file.
+    int8_nodes : tuple of str
+        Where given, all other layers stay in float.
     """
 
     precision: str = "float32"
     per_channel: bool = True
     calibration_positions: tuple[int, ...] = ()
+    calibration_method: str = "minmax"
+    percentile: float = 99.99
+    bias_correction: bool = False
     float_nodes: tuple[str, ...] = ()
+    int8_nodes: tuple[str, ...] = ()
+
+    @property
+    def export_options(self) -> dict[str, Any]:
+        """Keyword arguments of an exporter: the precision, and what differs from the defaults."""
+        options = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name != "calibration_positions" and getattr(self, item.name) != item.default
+        }
+        return {"precision": self.precision, **options}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An exported file on the validation split.
+
+    Attributes
+    ----------
+    metric : float
+        Macro AUROC; larger is better.
+    scores : ndarray of shape (n, classes)
+        Log odds.
+    layer_macs : mapping of str to int
+        Multiply-accumulates of one window by layer, in the order of the file.
+    int8_macs_share : float
+        Share of them that run in int8, 0 to 1.
+    """
+
+    metric: float
+    scores: NDArray[np.floating]
+    layer_macs: Mapping[str, int]
+    int8_macs_share: float
+
+
+class Evaluate(Protocol):
+    """Export a model to the first target and evaluate the file on validation; the test split is never looked at.
+
+    ``n_windows`` evaluates on as many validation windows, drawn once; on all of them by default.
+    """
+
+    def __call__(self, module: Classifier, spec: ExportSpec, *, n_windows: int | None = None) -> Evaluation:
+        """Return what the file answers."""
+        ...
 
 
 class Fit(Protocol):
@@ -64,6 +124,10 @@ class Tools:
         What the teacher sees of the same windows, where that is not what the student sees.
     history : tuple of str
         Names of the steps before this one.
+    evaluate : Evaluate or None
+        Evaluates an export of the model on validation.
+    log_report : callable or None
+        Logs what a step found out about its layers, a `compression.sensitivity.SensitivityReport`.
     """
 
     datamodule: Any
@@ -72,6 +136,8 @@ class Tools:
     teacher: Classifier | None = None
     teacher_data: Any = None
     history: tuple[str, ...] = ()
+    evaluate: Evaluate | None = None
+    log_report: Callable[[Any], None] | None = None
 
 
 class Step(Protocol):

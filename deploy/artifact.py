@@ -33,7 +33,7 @@ class Artifact:
     runtime : str
         Runtime that evaluates it, such as "onnxruntime".
     precision : str
-        "float32", "int8" (static) or "int8_dynamic".
+        "float32", "float16", "int8" (static) or "int8_dynamic".
     input_shape : tuple of int
         Shape of one window, (leads, time).
     metadata : mapping of str to str
@@ -100,12 +100,15 @@ class OperatorCount:
         Operator type to number of nodes.
     weights : WeightCount
         Of the nodes with MACs.
+    layers : dict of str to str
+        Node name to the module of the net whose weights the node holds, such as "features.0", as far as known.
     """
 
     node_macs: dict[str, int]
     int8_nodes: frozenset[str]
     operators: dict[str, int]
     weights: WeightCount = WeightCount()
+    layers: dict[str, str] = field(default_factory=dict)
 
     @property
     def macs(self) -> int:
@@ -116,6 +119,15 @@ class OperatorCount:
     def int8_macs_share(self) -> float:
         """Share of the MACs that run in int8, 0 to 1; 0 for a graph without MACs."""
         return sum(self.node_macs[name] for name in self.int8_nodes) / self.macs if self.macs else 0.0
+
+    @property
+    def layer_macs(self) -> dict[str, int]:
+        """MACs by layer, in the order of the graph: by module where it is known, else by node."""
+        macs: dict[str, int] = {}
+        for node, count in self.node_macs.items():
+            layer = self.layers.get(node, node)
+            macs[layer] = macs.get(layer, 0) + count
+        return macs
 
 
 class Target(Protocol):

@@ -1,7 +1,9 @@
 """Quantize an exported ONNX file to int8 with ONNX Runtime's quantizer."""
 
+import io
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -129,21 +131,23 @@ def quantize_static_int8(
         _write_inferred(prepared, source)
         if calibration_method == "none":
             ranges = Path(folder, "ranges.json")
-            _write_unmeasured(onnx.load(source), ranges)
-        quantize_static(
-            source,
-            quantized,
-            None if calibration is None else _Windows(model.graph.input[0].name, calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=per_channel,
-            activation_type=_ACTIVATIONS[activations],
-            weight_type=QuantType.QInt8,
-            calibrate_method=_METHODS[calibration_method],
-            nodes_to_quantize=_find_nodes(model, int8_nodes, "int8_nodes"),
-            nodes_to_exclude=excluded,
-            extra_options=_options(calibration_method, percentile, symmetric),
-            calibration_cache_path=ranges,
-        )
+            _write_unmeasured(onnx.load(source), ranges, symmetric)
+        # It narrates its histograms.
+        with redirect_stdout(io.StringIO()):
+            quantize_static(
+                source,
+                quantized,
+                None if calibration is None else _Windows(model.graph.input[0].name, calibration),
+                quant_format=QuantFormat.QDQ,
+                per_channel=per_channel,
+                activation_type=_ACTIVATIONS[activations],
+                weight_type=QuantType.QInt8,
+                calibrate_method=_METHODS[calibration_method],
+                nodes_to_quantize=_find_nodes(model, int8_nodes, "int8_nodes"),
+                nodes_to_exclude=excluded,
+                extra_options=_options(calibration_method, percentile, symmetric),
+                calibration_cache_path=ranges,
+            )
         result = onnx.load(quantized)
     keep_output_float(result)
     free_softmax(result)
@@ -170,12 +174,13 @@ def _options(calibration_method: str, percentile: float, symmetric: bool) -> dic
     return options
 
 
-def _write_unmeasured(model: ModelProto, path: Path) -> None:
-    """Write ranges that give every tensor scale 1 and zero point 0 in unsigned 8 bits."""
+def _write_unmeasured(model: ModelProto, path: Path, symmetric: bool) -> None:
+    """Write ranges that give every tensor scale 1 and zero point 0."""
     graph = model.graph
     names = {name for node in graph.node for name in (*node.input, *node.output) if name}
     names -= {weight.name for weight in graph.initializer}
-    ends = {"lowest": np.float32(0), "highest": np.float32(255)}
+    lowest, highest = (-127, 127) if symmetric else (0, 255)
+    ends = {"lowest": np.float32(lowest), "highest": np.float32(highest)}
     save_tensors_data(TensorsData(_METHODS["none"], {name: TensorData(**ends) for name in sorted(names)}), path)
 
 

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from deploy.artifact import ArtifactError, OperatorCount, WeightCount
+from deploy.onnx_graph import find_owners
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -71,7 +72,8 @@ def count_macs(path: Path) -> OperatorCount:
         if "Integer" in node.op_type or "QLinear" in node.op_type or all(dequantized):
             int8_nodes.add(name)
     operators = dict(Counter(node.op_type for node in model.graph.node))
-    return OperatorCount(node_macs, frozenset(int8_nodes), operators, _count_weights(model, producers))
+    layers = {node: min(modules) for node, modules in find_owners(model).items() if modules and node in node_macs}
+    return OperatorCount(node_macs, frozenset(int8_nodes), operators, _count_weights(model, producers), layers)
 
 
 def _count_weights(model: ModelProto, producers: Mapping[str, NodeProto]) -> WeightCount:

@@ -145,6 +145,37 @@ def front_figure(
     return figure
 
 
+def sensitivity_figure(
+    layers: Sequence[str], sqnr_db: Sequence[float], drops: Sequence[float], kept: Sequence[str]
+) -> Figure:
+    """Bars of layers quantized alone: noise of the answers (SQNR) and loss of the metric; those kept in float hatched.
+
+    Parameters
+    ----------
+    layers : sequence of str
+    sqnr_db : sequence of float
+        Infinite values, of layers that change nothing, are left blank.
+    drops : sequence of float
+        Of the metric, against float.
+    kept : sequence of str
+        Layers that the recipe leaves in float.
+    """
+    figure = Figure(figsize=(9, 1.2 + 0.28 * len(layers)), layout="constrained")
+    FigureCanvasAgg(figure)
+    hatches = ["///" if layer in kept else "" for layer in layers]
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, values, label in (
+        (left, np.where(np.isfinite(sqnr_db), sqnr_db, 0.0), "SQNR of the log odds (dB), alone in int8"),
+        (right, np.asarray(drops), "loss of macro AUROC on validation, alone in int8"),
+    ):
+        axes.barh(range(len(layers)), values, color="0.75", edgecolor="0.3", hatch=hatches)
+        axes.set_xlabel(label, fontsize=9)
+        axes.axvline(0, color="0.3", linewidth=0.8)
+    left.set_yticks(range(len(layers)), [f"{layer} *" if layer in kept else layer for layer in layers], fontsize=8)
+    left.invert_yaxis()
+    return figure
+
+
 def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     # Bound here, so that saving never asks for a display.

@@ -1,0 +1,160 @@
+"""What a recipe step may ask for about a model: its export, evaluated on validation, and a place for what it found."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from composition.fits import Fitter
+from compression.recipe import Evaluation, ExportSpec, weights_digest
+from compression.sensitivity import LayerSensitivity, SensitivityReport
+from deploy.artifact import Artifact, predict
+from deploy.profile import count_macs
+from lightning_modules.classifier import Classifier
+from lightning_modules.metrics import classification_metrics, to_log_odds, to_probabilities
+from tracking.digests import digest
+from tracking.plots import sensitivity_figure
+from tracking.tables import TableText, to_markdown
+
+Export = Callable[..., Artifact]
+
+
+def export_net(
+    net: nn.Module,
+    spec: ExportSpec,
+    datamodule: Any,
+    export: Export,
+    path: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    cache_dir: Path | None = None,
+) -> Artifact:
+    """Write a net as one file of a target's format, as its specification says.
+
+    Parameters
+    ----------
+    net : nn.Module
+    spec : ExportSpec
+    datamodule : LightningDataModule
+        Gives the shape of a window, and the calibration windows out of the training split.
+    export : callable
+        A target's exporter.
+    path : Path
+    metadata : mapping of str to str, optional
+        Written into the file.
+    cache_dir : Path, optional
+        Where the exporter may keep what other exports of this net share, see `deploy.onnx.export_onnx`.
+
+    Raises
+    ------
+    ValueError
+        If a calibration window is not in the training split.
+    """
+    positions = np.asarray(spec.calibration_positions, dtype=np.int64)
+    return export(
+        net,
+        path,
+        example=torch.zeros(2, datamodule.n_leads, datamodule.n_samples),
+        calibration=datamodule.windows("train", positions) if len(positions) else None,
+        metadata=metadata or {},
+        **spec.export_options,
+        **({"cache_dir": cache_dir} if cache_dir else {}),
+    )
+
+
+def val_auroc(datamodule: Any, logits: NDArray[np.floating], rows: NDArray[np.integer] | slice = slice(None)) -> float:
+    """Macro AUROC of logits (n, classes) on validation, or on some of its rows."""
+    names = datamodule.class_names
+    metrics = classification_metrics(
+        to_probabilities(logits, datamodule.exclusive),
+        datamodule.targets("val")[rows],
+        names,
+        np.full(len(names), 0.5),
+        "val",
+        datamodule.exclusive,
+    )
+    return metrics["val/auroc_macro"]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Exports a model to one target and evaluates the file on validation, see `compression.recipe.Evaluate`.
+
+    A net is converted once, and its ranges are measured once for each calibration: a loop over its layers takes
+    seconds.
+
+    Attributes
+    ----------
+    datamodule : LightningDataModule
+    export : callable
+        The target's exporter.
+    path : Path
+        Its ending is that of the files; without it, it is their folder.
+    seed : int
+        Draws validation windows where not all are wanted.
+    """
+
+    datamodule: Any
+    export: Export
+    path: Path
+    seed: int
+
+    def __call__(self, module: Classifier, spec: ExportSpec, *, n_windows: int | None = None) -> Evaluation:
+        """Return what the file answers."""
+        ranges = {"calibration": spec.calibration_positions, "method": (spec.calibration_method, spec.percentile)}
+        folder = self.path.with_suffix("") / digest({"weights": weights_digest(module), **ranges})
+        artifact = export_net(
+            module.net, spec, self.datamodule, self.export, folder / f"model{self.path.suffix}", cache_dir=folder
+        )
+        windows = self.datamodule.windows("val")
+        rows = np.arange(len(windows))
+        if n_windows is not None and n_windows < len(windows):
+            rows = np.sort(np.random.default_rng(self.seed).choice(rows, n_windows, replace=False))
+        logits = predict(artifact, windows[rows])
+        count = count_macs(artifact.path)
+        try:
+            metric = val_auroc(self.datamodule, logits, rows)
+        except ValueError as error:
+            raise ValueError(f"{len(rows)} validation windows (sensitivity_windows): {error}") from error
+        scores = to_log_odds(logits, self.datamodule.exclusive)
+        return Evaluation(metric, scores, count.layer_macs, count.int8_macs_share)
+
+
+def log_sensitivity(fitter: Fitter, report: SensitivityReport) -> None:
+    """Add a report on layers to the run that is open, as markdown, csv and plot."""
+    cells = [
+        (
+            item.layer,
+            str(item.macs),
+            f"{item.sqnr_db:.2f}",
+            f"{item.metric:.5f}",
+            f"{item.drop:+.5f}",
+            "float" if item.layer in report.kept else "int8",
+        )
+        for item in report.layers
+    ]
+    caption = (
+        f"Each layer alone in int8, the most sensitive first; {report.n_windows} validation windows. Macro AUROC on all"
+        f" of them: float {report.float_metric:.5f}, int8 {report.int8_metric:.5f}, with {len(report.kept)} layers kept"
+        f" in float {report.metric:.5f}, {report.int8_macs_share:.1%} of the MACs in int8."
+    )
+    table = TableText(("layer", "MACs", "SQNR dB", "val/auroc_macro", "drop", "in the file"), cells, caption)
+    figure = sensitivity_figure(
+        [item.layer for item in report.layers],
+        [item.sqnr_db for item in report.layers],
+        [item.drop for item in report.layers],
+        report.kept,
+    )
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [item.name for item in fields(LayerSensitivity)])
+    writer.writeheader()
+    writer.writerows(asdict(item) for item in report.layers)
+    texts = {"sensitivity.md": to_markdown(table), "sensitivity.csv": buffer.getvalue()}
+    fitter.store.log_files(fitter.run.run_id, texts, {"sensitivity.png": figure})
