@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from compression.recipe import ExportSpec, Tools
 from lightning_modules.classifier import Classifier
@@ -29,6 +30,8 @@ class PtqInt8:
     ValueError
         If `n_calibration` is not positive.
     """
+
+    makes: ClassVar[str] = "int8"
 
     n_calibration: int = 256
     per_channel: bool = True
