@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from composition.fits import Fitter, build_module, plain
 from composition.search import Weigh, search_recipes
 from composition.weights import load_teacher
-from compression.recipe import Evaluate, Stage, Tools, apply_steps, weights_digest
+from compression.recipe import Evaluate, Stage, Tools, apply_steps, check_order, weights_digest
 from compression.sensitivity import SensitivityReport
 from compression.teachers import check_same_windows
 from lightning_modules.classifier import Classifier
@@ -133,6 +133,21 @@ def make_teacher(config: DictConfig, fitter: Fitter, datamodule: Any) -> Classif
     return teacher
 
 
+def keep_weights(stage: Stage, fitter: Fitter, folder: Path) -> None:
+    """Save weights that a step made without a fit, and let the fitter's report be about them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(stage.module.net, folder / "net.pt")
+    fitter.report = FitReport(
+        digest=weights_digest(stage.module),
+        weights=str(folder / "net.pt"),
+        monitor=stage.module.monitor,
+        best=float("nan"),
+        epochs=0,
+        seconds=0.0,
+    )
+    fitter.fitted = stage.module
+
+
 def make_candidates(
     config: DictConfig,
     fitter: Fitter,
@@ -157,11 +172,16 @@ def make_candidates(
         What steps use to look into a model, see `compression.recipe.Tools`.
     """
     data = fitter.datamodule
+    # Before anything is trained: options and order of the steps.
+    steps = [instantiate(step) for step in config.compression.steps.values()]
+    check_order(steps)
     teacher: Candidate | None = None
 
     def candidate(role: str, model: DictConfig, stage: Stage, data: Any, reference: Candidate | None) -> Candidate:
         if fitter.report is None:
             raise RuntimeError(f"{role} {model.name}: there is no fit behind these weights")
+        if role == "student" and stage.module is not fitter.fitted:
+            keep_weights(stage, fitter, Path(config.paths.output) / f"{role}-{model.name}-{stage.recipe}")
         return Candidate(role, model, stage, fitter.run, fitter.report, fitter.training_s, data, reference)
 
     if "teacher" in config.compression:
@@ -196,7 +216,6 @@ def make_candidates(
         for point in search_recipes(config.compression, last, attempt, weigh):
             yield replace(point, run=open_run(f"{name} {point.stage.recipe}"))
         return
-    steps = [instantiate(step) for step in config.compression.steps.values()]
     stages = apply_steps(module, steps, tools)
     for count in range(1, len(steps) + 1):
         fitter.start(open_run(f"{name} {'_'.join(step.name for step in steps[:count])}"))

@@ -32,6 +32,8 @@ class Fitter:
     run: OpenRun
     report: FitReport | None = None
     training_s: float = 0.0
+    # Whose weights the report is about.
+    fitted: Classifier | None = None
 
     def start(self, run: OpenRun) -> None:
         """Log the fits that follow to `run`, and count their time anew."""
@@ -62,6 +64,7 @@ class Fitter:
             self.run.run_id,
         )
         self.training_s += self.report.seconds
+        self.fitted = module
         return module.eval()
 
     def _depends_on(self, module: Classifier, model: DictConfig, data: Any) -> dict[str, Any]:

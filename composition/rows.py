@@ -46,7 +46,7 @@ def judge(
 
     A model that no step has touched claims nothing: it only has to survive saving and export.
     """
-    checks = list(measured.checks)
+    checks, notes = list(measured.checks), []
     stage = measured.candidate.stage
     if stage.recipe != "none" and reference and reference_profile:
         claims = dict(stage.claims)
@@ -54,6 +54,7 @@ def judge(
             checks.append(gate.check_share("int8_macs_share", profile.int8_macs_share, claims.pop("int8_macs_share")))
         if "sparsity" in claims:
             checks.append(gate.check_share("sparsity", profile.weights.sparsity, claims.pop("sparsity")))
+            notes.append(gate.note_zeros(latency_ratio(profile, reference_profile, 1) if timed else None))
         if not timed and (limit := claims.pop("latency_ratio", None)) is not None:
             checks.append(gate.Check("latency_ratio", "INFO", None, limit, "latency not measured: no such device here"))
         ratios = {
@@ -72,7 +73,9 @@ def judge(
         name = f"test/auroc_macro{measured.predictions.suffix}"
         reason = explain_no_interval(len(np.unique(measured.predictions.subject_ids)))
         checks.append(gate.check_metric(delta[name].low, delta[name].high, max_drop, name, reason))
-    return gate.judge(checks), checks
+    verdict = gate.judge(checks)
+    reasons = [*verdict.reasons, *(note.reason for note in notes)]
+    return gate.Verdict(verdict.status, reasons), [*checks, *notes]
 
 
 def find_setting(config: DictConfig) -> dict[str, Any]:

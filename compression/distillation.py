@@ -1,18 +1,18 @@
 """Knowledge distillation: a student learns from what a fitted teacher answers, and from how it gets there."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from compression.distillation_parts import Part, SoftTargets, project
 from compression.feature_maps import Answer, Tap, find_layer
-from compression.recipe import ExportSpec, Tools, fine_tune, weights_digest
+from compression.recipe import FOLDED, SHAPE, TRAINED, ZEROS, ExportSpec, Tools, fine_tune, weights_digest
 from compression.teachers import BatchView, PairedData, RecordView, check_same_windows, look_at_records
 from lightning_modules.classifier import Batch, Classifier
 
@@ -108,6 +108,8 @@ class Distill:
         fresh student would throw an earlier step away; a layer does not exist.
     """
 
+    leaves: ClassVar[Sequence[str]] = (TRAINED,)
+
     parts: Mapping[str, Part] = field(default_factory=lambda: {"soft": SoftTargets()})
     label_weight: float = 0.7
     view: str = "record"
@@ -141,6 +143,20 @@ class Distill:
                     f"part {name!r} compares maps over time, but view=record keeps their mean over the whole window"
                     " while the student sees a crop: set view=batch"
                 )
+
+    @property
+    def refuses(self) -> Mapping[str, str]:
+        """What earlier steps may not have left: a fresh student keeps nothing, a trained one no zeros."""
+        if self.start == "fresh":
+            undone = (
+                f"a fresh student would throw away what that step did; put {self.name!r} first, or set start=here to"
+                " train on from its weights"
+            )
+            return dict.fromkeys((SHAPE, ZEROS, FOLDED, TRAINED), undone)
+        return {
+            ZEROS: f"training does not hold the zeros; put {self.name!r} before",
+            FOLDED: f"a net trains worse without its norms; put {self.name!r} before",
+        }
 
     def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Return a student that holds its plain loss again: the teacher and the projections stay behind."""

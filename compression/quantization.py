@@ -7,6 +7,7 @@ and stay as documented negatives. 4-bit weights and bfloat16 are not offered, se
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 
@@ -57,6 +58,8 @@ class PtqInt8:
         If an option is out of its range, the calibration is not like the training windows, or ``max_drop`` cannot be
         held.
     """
+
+    makes: ClassVar[str] = "int8"
 
     n_calibration: int = 256
     per_channel: bool = True

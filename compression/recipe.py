@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from lightning_modules.classifier import Classifier
 
+# What a step leaves in a net, for the steps after it.
+SHAPE = "shape"  # other layers than the model's own
+ZEROS = "zeros"  # single weights that must stay zero
+FOLDED = "folded"  # no batch norms
+TRAINED = "trained"  # weights from more than the labels
+
 
 @dataclass(frozen=True)
 class ExportSpec:
@@ -146,6 +152,9 @@ class Step(Protocol):
     ``claims`` are what the gate checks on the exported file against the row before the step: ``size_ratio``,
     ``latency_ratio``, ``macs_ratio``, ``params_ratio``, ``compressed_ratio`` (at most), ``int8_macs_share`` and
     ``sparsity`` (at least).
+
+    A step may say with ``leaves`` what it leaves in a net (`SHAPE`, `ZEROS`, `FOLDED`, `TRAINED`), with ``refuses``
+    what earlier steps may not have left, each with the reason, and with ``makes`` the precision that it fixes.
     """
 
     name: str
@@ -197,21 +206,42 @@ class Stage:
     claims: Mapping[str, float] = field(default_factory=dict)
 
 
+def check_order(steps: Sequence[Step]) -> None:
+    """Refuse an order in which a step undoes, or cannot work with, what an earlier one did.
+
+    Raises
+    ------
+    ValueError
+        With both steps and the reason.
+    """
+    for position, step in enumerate(steps):
+        for earlier in steps[:position]:
+            if precision := getattr(earlier, "makes", ""):
+                raise ValueError(_after_precision(step.name, earlier.name, precision))
+            for trait in getattr(earlier, "leaves", ()):
+                if reason := getattr(step, "refuses", {}).get(trait):
+                    raise ValueError(f"step {step.name!r} comes after {earlier.name!r}: {reason}")
+
+
+def _after_precision(name: str, earlier: str, precision: str) -> str:
+    return f"step {name!r} comes after {earlier!r}, which makes the file {precision}; put it before"
+
+
 def apply_steps(module: Classifier, steps: Sequence[Step], tools: Tools) -> Iterator[Stage]:
     """Yield the model after each step; the float model itself is not among them.
 
     Raises
     ------
     ValueError
-        If a step comes after one that fixes the exported numbers: a quantized file cannot be trained further.
+        Before anything is trained, if the order makes no sense, see `check_order`; or if a step comes after one that
+        fixed the exported numbers: a quantized file cannot be trained further.
     """
+    check_order(steps)
     spec = ExportSpec()
     names: list[str] = []
     for step in steps:
         if spec.precision != "float32":
-            raise ValueError(
-                f"step {step.name!r} comes after {names[-1]!r}, which makes the file {spec.precision}; put it before"
-            )
+            raise ValueError(_after_precision(step.name, names[-1], spec.precision))
         module, spec = step(module, spec, replace(tools, history=tuple(names)))
         names.append(step.name)
         yield Stage("_".join(names), module, spec, step.claims)

@@ -171,6 +171,19 @@ def check_share(name: str, share: float, at_least: float) -> Check:
     return Check(name, status, share, at_least, f"{share:.1%} {SHARES[name]}, needs {at_least:.0%}")
 
 
+def note_zeros(latency_ratio: float | None) -> Check:
+    """Say what zeros do not do: a dense runtime multiplies by them as by any other weight.
+
+    Parameters
+    ----------
+    latency_ratio : float or None
+        Measured against the reference; None where it was not measured.
+    """
+    measured = "not measured here" if latency_ratio is None else f"{latency_ratio:.2f} of the reference"
+    reason = f"no speed is claimed, a dense runtime multiplies by zeros too: latency is {measured}"
+    return Check("dense_runtime", "INFO", latency_ratio, None, reason)
+
+
 def check_ratio(name: str, value: float, reference: float, at_most: float) -> Check:
     """Check that a figure (bytes, latency, MACs, parameters) falls to a share of its reference's.
 
