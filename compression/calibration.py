@@ -10,7 +10,7 @@ MAX_RATIO = 4.0
 N_COMPARED = 512
 
 
-def draw_calibration(datamodule: Any, n: int, seed: int) -> tuple[int, ...]:
+def draw_calibration(datamodule: Any, n: int, seed: int) -> tuple[tuple[int, ...], NDArray[np.float32]]:
     """Draw windows of the training split.
 
     Parameters
@@ -25,6 +25,8 @@ def draw_calibration(datamodule: Any, n: int, seed: int) -> tuple[int, ...]:
     -------
     tuple of int
         Positions among all windows.
+    ndarray of shape (n, leads, time)
+        The windows.
 
     Raises
     ------
@@ -35,7 +37,7 @@ def draw_calibration(datamodule: Any, n: int, seed: int) -> tuple[int, ...]:
     train = datamodule.splits["train"]
     some = train[:: max(len(train) // N_COMPARED, 1)]
     check_calibration(positions, windows, train, datamodule.windows("train", some))
-    return tuple(int(position) for position in positions)
+    return tuple(int(position) for position in positions), windows
 
 
 def check_calibration(

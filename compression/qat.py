@@ -78,15 +78,14 @@ class QatInt8:
 
     def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Return a trained copy of the module, an ordinary float net, and ask for an int8 file."""
-        positions = draw_calibration(tools.datamodule, self.n_calibration, self.seed)
-        windows = torch.from_numpy(tools.datamodule.windows("train", positions))
+        positions, windows = draw_calibration(tools.datamodule, self.n_calibration, self.seed)
         student = tools.rebuild()
         student.net = copy.deepcopy(module.net)
         plain = student.criterion
         if self.float_weight:
             student.criterion = FloatGuide(module.eval(), student, self.float_weight)
         with Int8Simulation(student.net) as simulation:
-            simulation.calibrate(windows.to(next(student.net.parameters()).device))
+            simulation.calibrate(torch.from_numpy(windows).to(next(student.net.parameters()).device))
             hook = student.net.register_forward_pre_hook(lambda *_: self._freeze(simulation, student))
             try:
                 student = fine_tune(

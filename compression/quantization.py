@@ -91,11 +91,11 @@ class PtqInt8:
 
     def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Ask for an int8 file, calibrated on training windows; the module changes by equalisation alone."""
-        positions = draw_calibration(tools.datamodule, self.n_calibration, self.seed)
+        positions, windows = draw_calibration(tools.datamodule, self.n_calibration, self.seed)
         if self.equalize:
             equalized = tools.rebuild()
             equalized.net = copy.deepcopy(module.net).cpu().float()
-            equalize_layers(equalized.net, torch.from_numpy(tools.datamodule.windows("train", positions[:2])))
+            equalize_layers(equalized.net, torch.from_numpy(windows[:1]).expand(2, -1, -1))
             module = equalized.eval()
         spec = replace(
             spec,

@@ -182,9 +182,19 @@ def fine_tune(
         Highest of the cycle.
     """
     module.optimizer = partial(module.optimizer, lr=learning_rate)
-    module.scheduler = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=learning_rate, pct_start=0.1)
+    module.scheduler = partial(_one_cycle, max_lr=learning_rate)
     start = {"start": weights_digest(module), "learning_rate": learning_rate}
     return tools.fit(module.train(), {**about, **start}, max_epochs=max_epochs)
+
+
+def _one_cycle(
+    optimizer: torch.optim.Optimizer, total_steps: int, max_lr: float
+) -> torch.optim.lr_scheduler.LRScheduler:
+    steps = max(total_steps, 2)
+    # OneCycleLR divides by zero where its rise takes a single step.
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=max_lr, total_steps=steps, pct_start=max(0.1, 2 / steps)
+    )
 
 
 def weights_digest(module: Classifier) -> str:

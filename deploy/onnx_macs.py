@@ -11,7 +11,6 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from deploy.artifact import ArtifactError, OperatorCount, WeightCount
-from deploy.onnx_graph import find_owners
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -72,7 +71,7 @@ def count_macs(path: Path) -> OperatorCount:
         if "Integer" in node.op_type or "QLinear" in node.op_type or all(dequantized):
             int8_nodes.add(name)
     operators = dict(Counter(node.op_type for node in model.graph.node))
-    layers = {node: min(modules) for node, modules in find_owners(model).items() if modules and node in node_macs}
+    layers = _find_layers(model, producers)
     return OperatorCount(node_macs, frozenset(int8_nodes), operators, _count_weights(model, producers), layers)
 
 
@@ -93,6 +92,19 @@ def _count_weights(model: ModelProto, producers: Mapping[str, NodeProto]) -> Wei
         size_bytes=sum(values.nbytes for values in found.values()),
         nonzero_bytes=int(sum(count * values.itemsize for count, values in zip(nonzero, found.values(), strict=True))),
     )
+
+
+def _find_layers(model: ModelProto, producers: Mapping[str, NodeProto]) -> dict[str, str]:
+    """Give for the nodes with MACs the module that their weights are named after, in float or int8."""
+    stored = {weight.name for weight in model.graph.initializer}
+    layers: dict[str, str] = {}
+    for index, node in enumerate(model.graph.node):
+        if node.op_type in _MACS:
+            names = (_find_stored(tensor, producers) for tensor in node.input)
+            modules = [name.rpartition(".")[0] for name in names if name in stored and "." in name]
+            if modules:
+                layers[node.name or f"{node.op_type}_{index}"] = modules[0]
+    return layers
 
 
 def _find_stored(tensor: str, producers: Mapping[str, NodeProto]) -> str:

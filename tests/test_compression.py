@@ -66,3 +66,16 @@ def test_ptq_calibrates_on_training_windows_only():
 def test_ptq_refuses_an_empty_calibration_set():
     with pytest.raises(ValueError, match="n_calibration is 0"):
         PtqInt8(0)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 11, 40])
+def test_fine_tuning_runs_through_one_cycle_however_short(steps):
+    module = fine_tune(tiny_module(), tools(), {}, max_epochs=1, learning_rate=1e-4)
+    optimizer = module.optimizer(module.parameters())
+    scheduler = module.scheduler(optimizer, total_steps=steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step() if len(rates) < steps else None
+    assert 0 < max(rates) <= 1e-4

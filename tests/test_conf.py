@@ -75,3 +75,10 @@ def test_no_folder_hides_a_module_of_the_standard_library():
     folders = {path.parent.name for path in Path(ROOT).glob("*/__init__.py")}
     assert {"compression", "datamodules", "deploy", "tracking"} <= folders
     assert not folders & set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("recipe", ["none", "ptq_int8", "qat_int8", "distill"])
+def test_the_recipe_of_the_command_line_wins_over_the_experiment_of_recipes(recipe):
+    config = compose_config("experiment=ptbxl_recipes", f"compression={recipe}")
+    assert config.compression.name == recipe
+    assert (config.datamodule.name, config.model.name) == ("ptbxl", "cnn1d_student")

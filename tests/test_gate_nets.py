@@ -132,6 +132,17 @@ def test_gate_nets_passes_calibrated_int8(
 
 
 def test_gate_nets_fails_uncalibrated_int8(
+    trained: nn.Module, reference: Artifact, split: tuple[np.ndarray, np.ndarray], tmp_path: Path
+) -> None:
+    artifact = export(trained, tmp_path / "m.onnx", precision="int8", calibration_method="none")
+    checks = check_everything(trained, reference, artifact, split)
+    assert failures(checks) >= {"parity/noise", "parity/flipped"}
+    # Coverage and bytes are those of a good file: that is why they alone are no gate.
+    assert checks["int8_macs_share"].status == checks["bytes"].status == "PASS"
+    assert judge(list(checks.values())).status == "FAIL"
+
+
+def test_gate_nets_fails_int8_calibrated_in_another_unit(
     trained: nn.Module,
     reference: Artifact,
     train_windows: np.ndarray,
