@@ -116,9 +116,17 @@ def fine_tune(
         Highest of the cycle.
     """
     module.optimizer = partial(module.optimizer, lr=learning_rate)
-    module.scheduler = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=learning_rate, pct_start=0.1)
+    module.scheduler = partial(_short_cycle, learning_rate=learning_rate)
     start = {"start": weights_digest(module), "learning_rate": learning_rate}
     return tools.fit(module.train(), {**about, **start}, max_epochs=max_epochs)
+
+
+def _short_cycle(
+    optimizer: torch.optim.Optimizer, *, total_steps: int, learning_rate: float
+) -> torch.optim.lr_scheduler.LRScheduler:
+    # torch divides by zero where the way up is exactly one step long.
+    pct_start = 0.1 if total_steps > 10 else 0.3
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps, pct_start=pct_start)
 
 
 def weights_digest(module: Classifier) -> str:
