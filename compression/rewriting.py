@@ -110,7 +110,7 @@ class LowRank:
         else:
             kept = values.square().cumsum(0) / values.square().sum().clamp_min(1e-30)
             rank = int((kept < self.energy).sum()) + 1
-        return -int(-rank // self.round_to) * self.round_to
+        return min(-int(-rank // self.round_to) * self.round_to, len(values))
 
 
 @dataclass(frozen=True)
