@@ -19,7 +19,7 @@ from lightning_modules.fitting import fit_once
 from lightning_modules.nets.cnn1d import Cnn1d
 from tests.configs import names_of
 from tests.exporting import randomise, run_torch
-from tests.test_nets import build_net
+from tests.test_nets import FAMILIES, build_net
 from tests.tiny import TinyDataModule, tiny_module, tiny_trainer
 
 MODELS = names_of("model")
@@ -124,6 +124,15 @@ def test_half_the_macs_are_left_in_the_exported_file(tmp_path):
     assert (first % 8, second % 8) == (0, 0)
     assert after == 60 * 2 * 5 * first + 26 * first * 5 * second + 2 * second
     assert 0.3 < after / before <= 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", FAMILIES)
+def test_the_file_has_the_macs_that_were_promised(model, tmp_path):
+    net = randomise(build_net(model)).eval()
+    smaller = cut_channels(net, EXAMPLE, choose_channels(find_groups(net, EXAMPLE, "magnitude"), 0.4, "global", 8))
+    path = export_onnx(smaller, tmp_path / "m.onnx", example=EXAMPLE).path
+    assert count_file_macs(path).macs == pytest.approx(count_macs(smaller, EXAMPLE), rel=1e-3)
 
 
 def student():
