@@ -235,7 +235,8 @@ def _standing_in(attention: nn.Module) -> Iterator[None]:
     The trace then shows who feeds it; through its matrix products Torch-Pruning would count for minutes.
     """
     first = next(layer for layer in attention.modules() if isinstance(layer, nn.Conv2d))
-    attention.forward = lambda features: ATTENTION[type(attention)](features) + first(features).mean()
+    simpler = ATTENTION[type(attention)]
+    attention.forward = lambda features: simpler(features) + first(features).mean()  # type: ignore[method-assign]
     try:
         yield
     finally:

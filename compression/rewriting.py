@@ -80,7 +80,7 @@ class LowRank:
         thin.net = copy.deepcopy(module.net).cpu()
         if unknown := set(self.protect) - set(dict(thin.net.named_modules())):
             raise ValueError(f"protect names {sorted(unknown)!r}, which this net lacks")
-        wanted = {}
+        wanted: dict[str, int] = {}
         for name, layer in list(thin.net.named_modules()):
             if name in self.protect or not isinstance(layer, (nn.Conv2d, nn.Linear)) or getattr(layer, "groups", 1) > 1:
                 continue

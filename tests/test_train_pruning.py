@@ -52,15 +52,13 @@ def test_reloaded_masks_fail_the_gate(folder):
     assert checks_of(reloaded)["sparsity"]["status"] == "FAIL"
     # Nothing became smaller, and the row's weights are not those of the float model.
     assert (reloaded.macs, reloaded.params) == (whole.macs, whole.params)
-    weights = {row.name: row for row in (whole, reloaded)}
     runs = {run.info.run_id: run.data.params for run in runs_of(folder)}
-    digests = [runs[row.run_id]["fit.digest"] for row in weights.values()]
-    assert digests[0] != digests[1]
+    assert runs[whole.run_id]["fit.digest"] != runs[reloaded.run_id]["fit.digest"]
 
 
 def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_the_float_model(folder):
     options = ("compression=prune_structured", "compression.steps.prune_structured.soft_weight=0")
-    config = job_config(folder, "diverged", *options, "compression.steps.prune_structured.max_epochs=1")
+    config = job_config(folder, "diverged", *options, "compression.steps.prune_structured.max_epochs=3")
     config.compression.steps.prune_structured.learning_rate = 1e30
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
         train.run(config)
