@@ -46,7 +46,8 @@ def judge(
 
     A model that no step has touched claims nothing: it only has to survive saving and export.
     """
-    checks, notes = list(measured.checks), []
+    checks = list(measured.checks)
+    notes: list[gate.Check] = []
     stage = measured.candidate.stage
     if stage.recipe != "none" and reference and reference_profile:
         claims = dict(stage.claims)

@@ -1,29 +1,18 @@
 """Whole channels of a net: which belong together, how much they matter, and a net without some of them."""
 
 import copy
-import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_modules.nets.attention1d import TemporalAttentionPool
-from lightning_modules.nets.cnn_vit import SelfAttention
+from compression.channel_graph import ATTENTION, build_graph, group_of, import_torch_pruning
 
 IMPORTANCES = ("magnitude", "taylor", "bn_scale")
 SCOPES = ("layer", "global")
-# What stays as it is, with a simpler map of the same shape for the trace. Heads share their channels in order: one
-# channel less would move all that follow to another head.
-ATTENTION: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
-    TemporalAttentionPool: lambda features: features.mean((2, 3)),
-    SelfAttention: lambda tokens: tokens,
-}
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _TREATED = (nn.Conv1d, nn.Conv2d, nn.Linear, *_NORMS)
 
@@ -73,19 +62,19 @@ def find_groups(net: nn.Module, example: Tensor, importance: str, protect: Seque
     """
     score = _make_score(importance)
     fixed, logits = _find_protected(net, protect), _find_last(net, example)
-    graph = _build_graph(net, example)
+    graph = build_graph(net, example)
     groups: list[Group] = []
     visited: set[nn.Module] = set()
     for name, layer in list(net.named_modules()):
         if not isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)) or layer in visited | fixed:
             continue
         # One channel tells who belongs together; all of them take long behind an attention.
-        deps = [dep for dep, _ in _group_of(graph, layer, [0])]
+        deps = [dep for dep, _ in group_of(graph, layer, [0])]
         outputs = {dep.target.module for dep in deps if graph.is_out_channel_pruning_fn(dep.handler)}
         visited |= outputs
         if logits in outputs or fixed & {dep.target.module for dep in deps}:
             continue
-        scores = score(_group_of(graph, layer, list(range(_width(layer)))))
+        scores = score(group_of(graph, layer, list(range(_width(layer)))))
         if scores is None:
             raise ValueError(f"layer {name!r} has no batch norm, so importance=bn_scale cannot score it: use magnitude")
         groups.append(Group(name, scores.detach().float().cpu()))
@@ -140,9 +129,9 @@ def cut_channels(net: nn.Module, example: Tensor, drops: Mapping[str, Sequence[i
     smaller = copy.deepcopy(net)
     smaller.zero_grad(set_to_none=True)
     training = smaller.training
-    graph = _build_graph(smaller.eval(), example)
+    graph = build_graph(smaller.eval(), example)
     for layer, channels in drops.items():
-        _group_of(graph, smaller.get_submodule(layer), list(channels)).prune()
+        group_of(graph, smaller.get_submodule(layer), list(channels)).prune()
     return smaller.train(training).to(memory_format=layout)  # type: ignore[call-overload]
 
 
@@ -159,8 +148,7 @@ def count_bytes(net: nn.Module) -> int:
 
 
 def _make_score(importance: str) -> Any:
-    from torch_pruning.pruner import importance as known
-
+    known = import_torch_pruning().importance
     classes = {
         "magnitude": known.GroupMagnitudeImportance,
         "taylor": known.GroupTaylorImportance,
@@ -209,78 +197,6 @@ def _find_last(net: nn.Module, example: Tensor) -> nn.Module:
     if not ran:
         raise ValueError(f"{type(net).__name__} holds no convolution and no linear layer: there is no channel to prune")
     return ran[-1]
-
-
-def _build_graph(net: nn.Module, example: Tensor) -> Any:
-    try:
-        import torch_pruning
-    except ImportError as error:
-        raise ImportError("structured pruning needs Torch-Pruning: pip install torch-pruning") from error
-    for value in net.parameters():
-        value.requires_grad_(True)
-    with ExitStack() as stack:
-        # Parameters of no layer, as an attention's queries: they lie in what stays.
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
-        for module in net.modules():
-            if type(module) in ATTENTION:
-                stack.enter_context(_standing_in(module))
-        return torch_pruning.DependencyGraph().build_dependency(net, example)
-
-
-@contextmanager
-def _standing_in(attention: nn.Module) -> Iterator[None]:
-    """Let an attention answer with a simpler map that its first layer reads.
-
-    The trace then shows who feeds it; through its matrix products Torch-Pruning would count for minutes.
-    """
-    first = next(layer for layer in attention.modules() if isinstance(layer, nn.Conv2d))
-    attention.forward = lambda features: ATTENTION[type(attention)](features) + first(features).mean()
-    try:
-        yield
-    finally:
-        del attention.forward
-
-
-def _group_of(graph: Any, layer: nn.Module, channels: Sequence[int]) -> Any:
-    _map_indices(graph)
-    return graph.get_pruning_group(layer, graph.get_pruner_of_module(layer).prune_out_channels, list(channels))
-
-
-def _map_indices(graph: Any) -> None:
-    """Tell the graph where a channel comes to lie in a map that is laid flat, and in a concatenation of such.
-
-    Torch-Pruning 1.6 guesses both from the widths of the layers around: it would take means beside deviations for a
-    map laid flat, and tie together branches that are.
-    """
-    from torch_pruning import ops
-    from torch_pruning.dependency import index_mapping, shape_infer
-
-    graph._2d_4d = False  # no guess for a map laid flat
-    for node in graph.module2node.values():
-        sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
-        if node.type == ops.OPTYPE.RESHAPE and len(sizes) == 4:
-            stride = math.prod(sizes[2:])
-            for source in node.inputs:
-                for dep, reverse in _between(source, node):
-                    flat = index_mapping._FlattenIndexMapping(stride, reverse)
-                    dep.index_mapping[0] = flat if stride > 1 else None
-        if node.type == ops.OPTYPE.CONCAT:
-            index_mapping.update_concat_index_mapping(graph, node)
-            widths = node.module.concat_sizes
-            read = shape_infer.infer_in_channels_recursively(graph, node, [0])
-            if not widths or None in widths or not read or read == sum(widths) or read % sum(widths):
-                continue
-            offsets = [0, *accumulate(widths)]
-            node.module.offsets = offsets
-            for place, source in enumerate(node.inputs):
-                for dep, reverse in _between(source, node):
-                    dep.index_mapping[1] = index_mapping._ConcatIndexMapping(offsets[place : place + 2], reverse)
-
-
-def _between(source: Any, target: Any) -> Iterator[tuple[Any, bool]]:
-    yield from ((dep, False) for dep in source.dependencies if dep.target is target)
-    yield from ((dep, True) for dep in target.dependencies if dep.target is source)
 
 
 def _width(layer: nn.Module) -> int:

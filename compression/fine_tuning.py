@@ -88,9 +88,9 @@ def holding_zeros(make_optimizer: Callable[..., torch.optim.Optimizer]) -> Calla
     No mask becomes part of the net: nothing is left to take away afterwards.
     """
 
-    def make(parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    def make(parameters: Iterable[Tensor], **options: Any) -> torch.optim.Optimizer:
         parameters = list(parameters)
-        optimizer = make_optimizer(parameters)
+        optimizer = make_optimizer(parameters, **options)
         zeros = [(value, value.detach() == 0) for value in parameters if value.ndim > 1]
 
         def hold(*_: Any) -> None:

@@ -80,7 +80,7 @@ class LowRank:
         thin.net = copy.deepcopy(module.net).cpu()
         if unknown := set(self.protect) - set(dict(thin.net.named_modules())):
             raise ValueError(f"protect names {sorted(unknown)!r}, which this net lacks")
-        wanted = {}
+        wanted: dict[str, int] = {}
         for name, layer in list(thin.net.named_modules()):
             if name in self.protect or not isinstance(layer, (nn.Conv2d, nn.Linear)) or getattr(layer, "groups", 1) > 1:
                 continue
@@ -110,7 +110,7 @@ class LowRank:
         else:
             kept = values.square().cumsum(0) / values.square().sum().clamp_min(1e-30)
             rank = int((kept < self.energy).sum()) + 1
-        return -int(-rank // self.round_to) * self.round_to
+        return min(-int(-rank // self.round_to) * self.round_to, len(values))
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,8 @@ class PruneMasksReloaded:
 
     def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Return a fresh module into which the masked state dict was loaded."""
-        masked = copy.deepcopy(module.net)
+        # torch.nn.utils.prune does not take weights in channels_last.
+        masked = copy.deepcopy(module.net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for layer in masked.modules():
             if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
                 prune.l1_unstructured(layer, "weight", amount=self.amount)

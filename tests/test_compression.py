@@ -1,8 +1,11 @@
 import pytest
 
 from compression.distillation import Distill
+from compression.pruning import PruneStructured
 from compression.quantization import PtqInt8
-from compression.recipe import ExportSpec, Tools, apply_steps, fine_tune
+from compression.recipe import ExportSpec, Tools, apply_steps, check_order, fine_tune
+from compression.rewriting import BnFold, LowRank
+from compression.sparsity import PruneNM, PruneUnstructured
 from tests.tiny import TinyDataModule, tiny_module
 
 
@@ -79,3 +82,44 @@ def test_fine_tuning_runs_through_one_cycle_however_short(steps):
         optimizer.step()
         scheduler.step() if len(rates) < steps else None
     assert 0 < max(rates) <= 1e-4
+
+
+PRUNE, ZERO, FOLD, FACTORISE = PruneStructured(target_macs=0.5), PruneUnstructured(), BnFold(), LowRank(energy=0.9)
+HERE = Distill(start="here", max_epochs=1, learning_rate=1e-3, name="distill_here")
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ((PtqInt8(8), PRUNE), "'prune_structured' comes after 'ptq_int8', which makes the file int8; put it before"),
+        ((PRUNE, PtqInt8(8), HERE), "'distill_here' comes after 'ptq_int8'"),
+        ((PRUNE, Distill()), "'distill' comes after 'prune_structured': a fresh student would throw away"),
+        ((HERE, Distill()), "'distill' comes after 'distill_here': a fresh student"),
+        ((ZERO, PRUNE), "'prune_structured' comes after 'prune_unstructured': .*prune whole channels first"),
+        ((ZERO, HERE), "'distill_here' comes after 'prune_unstructured': training does not hold the zeros"),
+        ((PruneNM(), FACTORISE), "'low_rank' comes after 'prune_n_m': .*factorise first"),
+        ((FOLD, PRUNE), "'prune_structured' comes after 'bn_fold': a net trains worse without its norms"),
+        ((FOLD, ZERO), "'prune_unstructured' comes after 'bn_fold'"),
+        ((FOLD, HERE), "'distill_here' comes after 'bn_fold'"),
+        ((FOLD, FOLD), "'bn_fold' comes after 'bn_fold': there is no norm left"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused_before_anything_is_trained(steps, message):
+    def fit(module, about, **options):
+        raise AssertionError("trained")
+
+    with pytest.raises(ValueError, match=message):
+        next(apply_steps(tiny_module(), steps, tools(tiny_module(seed=1), fit)))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (PRUNE, HERE, PtqInt8(8)),
+        (Distill(), PRUNE, HERE, FOLD, PtqInt8(8)),
+        (PRUNE, FACTORISE, ZERO, PtqInt8(8)),
+        (FACTORISE, PRUNE, PruneNM(), FOLD),
+    ],
+)
+def test_orders_that_make_sense_are_let_through(steps):
+    check_order(steps)

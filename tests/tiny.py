@@ -31,6 +31,9 @@ class TinyDataModule(pl.LightningDataModule):
     def windows(self, split, positions=None):
         return self.signals[self.splits[split] if positions is None else positions]
 
+    def targets(self, split):
+        return self.all_targets[self.splits[split]]
+
     def calibration(self, n, seed):
         positions = np.sort(np.random.default_rng(seed).choice(self.splits["train"], min(n, 80), replace=False))
         return positions, self.signals[positions]
