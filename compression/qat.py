@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from compression.distillation_parts import SoftTargets
 from compression.fake_quant import Int8Simulation
 from compression.feature_maps import Answer
 from compression.quantization import METHODS
-from compression.recipe import ExportSpec, Tools, fine_tune
+from compression.recipe import FOLDED, ZEROS, ExportSpec, Tools, fine_tune
 from lightning_modules.classifier import Batch, Classifier
 
 
@@ -54,6 +55,12 @@ class QatInt8:
     FloatingPointError
         If the loss is not finite.
     """
+
+    makes: ClassVar[str] = "int8"
+    refuses: ClassVar[Mapping[str, str]] = {
+        ZEROS: "training does not hold the zeros; use ptq_int8",
+        FOLDED: "a net trains worse without its norms, and the exporter folds them anyway",
+    }
 
     max_epochs: int = 2
     learning_rate: float = 3e-4

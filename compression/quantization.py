@@ -145,6 +145,8 @@ class Float16:
     when it loads the file and runs in float32, so the recipe claims bytes alone.
     """
 
+    makes: ClassVar[str] = "float16"
+
     claims: Mapping[str, float] = field(default_factory=dict)
     name: str = "fp16"
 
@@ -162,6 +164,8 @@ class PtqUncalibrated:
     numbers. Size and speed are those of a good int8 file: only the answers tell.
     """
 
+    makes: ClassVar[str] = "int8"
+
     claims: Mapping[str, float] = field(default_factory=dict)
     name: str = "ptq_uncalibrated"
 
@@ -173,6 +177,8 @@ class PtqUncalibrated:
 @dataclass(frozen=True)
 class QuantizeDynamic:
     """A negative: dynamic quantization, which treats linear layers only and leaves a convolutional net as it was."""
+
+    makes: ClassVar[str] = "int8_dynamic"
 
     claims: Mapping[str, float] = field(default_factory=dict)
     name: str = "quantize_dynamic"
