@@ -66,7 +66,7 @@ def _standing_in(attention: nn.Module) -> Iterator[None]:
     """
     first = next(layer for layer in attention.modules() if isinstance(layer, nn.Conv2d))
     simpler = ATTENTION[type(attention)]
-    attention.forward = lambda features: simpler(features) + first(features).mean()  # type: ignore[method-assign]
+    attention.forward = lambda features: simpler(features) + first(features).mean()
     try:
         yield
     finally:

@@ -63,10 +63,14 @@ def recover(
     if max_epochs == 0:
         return module.eval()
 
-    def fit(module: Classifier, own: Mapping[str, Any], **options: Any) -> Classifier:
+    step = {**about, "hold_zeros": hold_zeros}
+
+    def fit(
+        module: Classifier, about: Mapping[str, Any], *, max_epochs: int | None = None, datamodule: Any = None
+    ) -> Classifier:
         if hold_zeros:
             module.optimizer = holding_zeros(module.optimizer)
-        return tools.fit(module, {**about, **own, "hold_zeros": hold_zeros}, **options)
+        return tools.fit(module, {**about, **step}, max_epochs=max_epochs, datamodule=datamodule)
 
     own_tools = replace(tools, fit=fit, rebuild=lambda: module, teacher=before, teacher_data=None, history=())
     if soft_weight == 0:

@@ -105,8 +105,8 @@ class LowRank:
         return thin.eval(), spec
 
     def _rank(self, values: Tensor) -> int:
-        if self.rank_ratio is not None:
-            rank = self.rank_ratio * len(values)
+        if self.energy is None:
+            rank = (self.rank_ratio or 0.0) * len(values)
         else:
             kept = values.square().cumsum(0) / values.square().sum().clamp_min(1e-30)
             rank = int((kept < self.energy).sum()) + 1
@@ -188,7 +188,7 @@ def fold_norms(net: nn.Module) -> nn.Module:
     for chain in [module for module in net.modules() if isinstance(module, nn.Sequential)]:
         for place, (layer, norm) in enumerate(zip(list(chain)[:-1], list(chain)[1:], strict=True)):
             if norm in left and isinstance(layer, (nn.Conv1d, nn.Conv2d)):
-                chain[place] = fuse_conv_bn_eval(layer, norm)  # type: ignore[type-var]
+                chain[place] = fuse_conv_bn_eval(layer, norm)
             elif norm in left and isinstance(layer, nn.Linear):
                 chain[place] = fuse_linear_bn_eval(layer, norm)
             else:

@@ -180,7 +180,7 @@ class PruneMasksReloaded:
     def __call__(self, module: Classifier, spec: ExportSpec, tools: Tools) -> tuple[Classifier, ExportSpec]:
         """Return a fresh module into which the masked state dict was loaded."""
         # torch.nn.utils.prune does not take weights in channels_last.
-        masked = copy.deepcopy(module.net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        masked = copy.deepcopy(module.net).to(memory_format=torch.contiguous_format)
         for layer in masked.modules():
             if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Linear)):
                 prune.l1_unstructured(layer, "weight", amount=self.amount)

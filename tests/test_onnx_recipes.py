@@ -1,6 +1,7 @@
 """What recipes ask of the ONNX exporter: parts in float, corrected biases, half precision, no calibration."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -125,7 +126,7 @@ def test_cache_skips_conversion_and_calibration(
     small: nn.Module, windows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache"
-    options = {"example": EXAMPLE, "precision": "int8", "calibration": windows}
+    options: dict[str, Any] = {"example": EXAMPLE, "precision": "int8", "calibration": windows}
     first = export_onnx(small, tmp_path / "a.onnx", cache_dir=cache, **options)
     assert (cache / "float.onnx").is_file()
     assert (cache / "ranges.json").is_file()
