@@ -14,6 +14,7 @@ from composition.measurement import Answers, Measured
 from deploy import gate
 from deploy.profile import Profile, latency_ratio
 from tracking.digests import digest, flatten
+from tracking.headline import find_headline
 from tracking.pairing import count_flips
 from tracking.rows import Estimate, Row
 from tracking.statistics import bootstrap_metrics, explain_no_interval, paired_bootstrap
@@ -69,9 +70,11 @@ def judge(
                     f"step of {stage.recipe!r} claims {claim!r}: expected int8_macs_share, sparsity or {sorted(ratios)}"
                 )
             checks.append(gate.check_ratio(claim, *ratios[claim], limit))
-        name = f"test/auroc_macro{measured.predictions.suffix}"
+        headline = find_headline(measured.predictions.task, measured.predictions.level)
+        change = delta[name := headline.named("test")]
         reason = explain_no_interval(len(np.unique(measured.predictions.subject_ids)))
-        checks.append(gate.check_metric(delta[name].low, delta[name].high, max_drop, name, reason))
+        better = headline.larger_is_better
+        checks.append(gate.check_metric(change.low, change.high, max_drop, name, reason, larger_is_better=better))
     return gate.judge(checks), checks
 
 
@@ -168,6 +171,7 @@ def answer_columns(config: DictConfig, answers: Answers) -> dict[str, Any]:
     setting = find_setting(config)
     return {
         "name": answers.run.name,
+        "task": predictions.task,
         "seed": config.seed,
         "metrics": resampled | {name: Estimate(value) for name, value in plain_figures.items()},
         "folds": list(answers.folds),

@@ -188,33 +188,45 @@ def check_ratio(name: str, value: float, reference: float, at_most: float) -> Ch
 
 
 def check_metric(
-    low: float, high: float, max_drop: float, name: str = "test/auroc_macro", no_interval: str = ""
+    low: float,
+    high: float,
+    max_drop: float,
+    name: str = "test/auroc_macro",
+    no_interval: str = "",
+    larger_is_better: bool = True,
 ) -> Check:
     """Judge a difference to the reference by its paired interval (non-inferiority with margin ``max_drop``).
 
-    PASS when the whole interval lies above ``-max_drop``, FAIL when it lies below, INCONCLUSIVE between. An
-    interval that is not finite or reversed fails: nothing was shown.
+    PASS when the whole interval lies above ``-max_drop``, FAIL when it lies below, INCONCLUSIVE between; of an error,
+    where less is better, PASS below ``max_drop`` and FAIL above. An interval that is not finite or reversed fails:
+    nothing was shown.
 
     Parameters
     ----------
     low, high : float
         Interval of the metric's difference, artifact minus reference.
     max_drop : float
-        Margin, positive.
+        Margin, positive: how much worse the metric may be.
     name : str
         The metric.
     no_interval : str
         Why there cannot be an interval, such as too few subjects; INCONCLUSIVE then.
+    larger_is_better : bool, default True
+        False for an error.
     """
+    limit = -max_drop if larger_is_better else max_drop
     if no_interval:
-        return Check(name, "INCONCLUSIVE", None, -max_drop, f"{name}: {no_interval}")
+        return Check(name, "INCONCLUSIVE", None, limit, f"{name}: {no_interval}")
+    # As a gain, whichever way the metric points.
+    worst, best = (low, high) if larger_is_better else (-high, -low)
     status: Status = "INCONCLUSIVE"
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high) or high < -max_drop:
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high) or best < -max_drop:
         status = "FAIL"
-    elif low > -max_drop:
+    elif worst > -max_drop:
         status = "PASS"
-    reason = f"{name} changes by [{low:+.4f}, {high:+.4f}], may drop by {max_drop:g}"
-    return Check(name, status, low, -max_drop, reason)
+    verb = "drop" if larger_is_better else "rise"
+    reason = f"{name} changes by [{low:+.4f}, {high:+.4f}], may {verb} by {max_drop:g}"
+    return Check(name, status, low if larger_is_better else high, limit, reason)
 
 
 def judge(checks: Sequence[Check]) -> Verdict:
