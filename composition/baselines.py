@@ -12,7 +12,7 @@ from composition.measurement import Answers
 from lightning_modules.baselines import predict_irregularity, predict_prior
 from tracking.store import OpenRun, Store
 
-# Answers to the windows of a split, as `composition.evaluation.Evaluation.conclude` takes them: of classes,
+# Answers to the windows of a split, as `composition.task.Task.conclude` takes them: of classes,
 # probabilities.
 Predict = Callable[[str], Any]
 
@@ -41,12 +41,12 @@ def answer_baselines(
     config: DictConfig, datamodule: Any, store: Store, stack: ExitStack, job: OpenRun
 ) -> Iterator[Answers]:
     """Yield the answers of the baselines that the config names."""
-    evaluation = instantiate(config.evaluation)
+    task = instantiate(config.evaluation)
     for name, make in instantiate(config.baselines).items():
         run = stack.enter_context(job.child(f"baseline {name}", tags={"model": name}))
         predict = make(datamodule)
         looks = store.record_test_look(run.run_id, datamodule.split_digest)
-        predictions, val_metrics = evaluation.conclude(datamodule, predict("val"), predict("test"))
+        predictions, val_metrics = task.conclude(datamodule, predict("val"), predict("test"))
         yield Answers(
             run=run, predictions=predictions, val_metrics=val_metrics, looks=looks, facts=describe(datamodule)
         )

@@ -19,7 +19,7 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Classification:
-    """Evaluate classifiers, multi-label or with exclusive classes: a `composition.evaluation.Evaluation`.
+    """Evaluate classifiers, multi-label or with exclusive classes: a `composition.task.Task`.
 
     Parameters
     ----------
@@ -29,11 +29,14 @@ class Classification:
         Test windows on which the exported file is held against torch.
     batch_size : int, default 256
         Windows of one call of a file.
+    chunk_size : int, optional
+        Windows that are made at once.
     """
 
     threshold_rule: str | None
     parity_windows: int
     batch_size: int = 256
+    chunk_size: int | None = None
 
     @property
     def headline(self) -> Headline:
@@ -77,10 +80,11 @@ class Classification:
         )
         return predictions, classification_metrics(val, targets, names, thresholds, "val", exclusive, datamodule.level)
 
-    def weigh(self, datamodule: Any, val: Floats) -> float:
-        """Macro AUROC on validation."""
+    def weigh(self, datamodule: Any, outputs: Floats) -> float:
+        """Macro AUROC of logits (n, classes) on validation."""
         names, exclusive = datamodule.class_names, datamodule.exclusive
         half = np.full(len(names), 0.5)
+        val = self.read(datamodule, "val", outputs)
         metrics = classification_metrics(val, datamodule.targets("val"), names, half, "val", exclusive)
         return metrics[self.headline.named("val")]
 

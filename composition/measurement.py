@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from composition.candidates import Candidate, make_candidates
-from composition.evaluation import Evaluation
 from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
 from composition.search import Weighed
+from composition.task import Task
 from deploy import gate
 from deploy.artifact import Artifact, predict
 from deploy.profile import count_macs
@@ -78,7 +78,7 @@ def measure_split(
 
     Runs below the job stay open until the stack unwinds: a failure closes all of them as FAILED.
     """
-    targets, evaluation = instantiate(config.deploy.targets), instantiate(config.evaluation)
+    targets, task = instantiate(config.deploy.targets), instantiate(config.evaluation)
     fitter = Fitter(config, datamodule, store, job)
 
     def open_run(name: str) -> OpenRun:
@@ -93,7 +93,7 @@ def measure_split(
 
     def weigh(candidate: Candidate, name: str) -> Weighed:
         target = next(iter(targets))
-        return weigh_candidate(candidate, targets[target], find_path(f"search/{name}", target), evaluation)
+        return weigh_candidate(candidate, targets[target], find_path(f"search/{name}", target), task)
 
     for candidate in make_candidates(config, fitter, open_run, weigh):
         for index, (target, export) in enumerate(targets.items()):
@@ -102,40 +102,39 @@ def measure_split(
             path = find_path(candidate.name, target)
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
-            yield measure(candidate, target, run, export, path, evaluation, looks)
+            yield measure(candidate, target, run, export, path, task, looks)
 
 
-def export_candidate(candidate: Candidate, export: Export, path: Path, evaluation: Evaluation) -> Artifact:
+def export_candidate(candidate: Candidate, export: Export, path: Path, task: Task) -> Artifact:
     """Write the candidate as one file of a target's format, with its input contract inside."""
     spec, datamodule = candidate.stage.spec, candidate.datamodule
     positions = np.asarray(spec.calibration_positions, dtype=np.int64)
     return export(
         candidate.stage.module.net,
         path,
-        example=evaluation.make_example(datamodule),
+        example=task.make_example(datamodule),
         precision=spec.precision,
         calibration=datamodule.windows("train", positions) if len(positions) else None,
         per_channel=spec.per_channel,
         float_nodes=spec.float_nodes,
-        metadata=input_contract(candidate, evaluation),
+        metadata=input_contract(candidate, task),
     )
 
 
-def weigh_candidate(candidate: Candidate, export: Export, path: Path, evaluation: Evaluation) -> Weighed:
+def weigh_candidate(candidate: Candidate, export: Export, path: Path, task: Task) -> Weighed:
     """Export a candidate and evaluate the file on validation; the test split is not looked at."""
-    artifact, datamodule = export_candidate(candidate, export, path, evaluation), candidate.datamodule
-    outputs = predict(artifact, datamodule.windows("val"), batch_size=evaluation.batch_size)
-    figure = evaluation.weigh(datamodule, evaluation.read(datamodule, "val", outputs))
-    return Weighed(artifact, figure, count_macs(artifact.path).macs, evaluation.headline)
+    artifact, datamodule = export_candidate(candidate, export, path, task), candidate.datamodule
+    figure = task.weigh(datamodule, predict_split(artifact, datamodule, "val", task))
+    return Weighed(artifact, figure, count_macs(artifact.path).macs, task.headline)
 
 
-def input_contract(candidate: Candidate, evaluation: Evaluation) -> dict[str, str]:
+def input_contract(candidate: Candidate, task: Task) -> dict[str, str]:
     """Tell what a user of the file must know to feed it and to read it, as strings."""
     datamodule = candidate.datamodule
     facts = {
         "model": candidate.model.name,
         "recipe": candidate.stage.recipe,
-        **evaluation.describe_input(datamodule),
+        **task.describe_input(datamodule),
         "data": datamodule.kind,
         "dataset": datamodule.name,
         "split_digest": datamodule.split_digest,
@@ -150,25 +149,22 @@ def measure(
     run: OpenRun,
     export: Export,
     path: Path,
-    evaluation: Evaluation,
+    task: Task,
     looks: int,
 ) -> Measured:
     """Export a candidate and evaluate the file: choices on validation, answers on test, parity with torch."""
-    artifact = export_candidate(candidate, export, path, evaluation)
+    artifact = export_candidate(candidate, export, path, task)
     datamodule, net = candidate.datamodule, candidate.stage.module.net
-    windows = datamodule.windows("test")
-    val, test = (
-        predict(artifact, side, batch_size=evaluation.batch_size) for side in (datamodule.windows("val"), windows)
+    val, test = (predict_split(artifact, datamodule, split, task) for split in ("val", "test"))
+    predictions, val_metrics = task.conclude(
+        datamodule, task.read(datamodule, "val", val), task.read(datamodule, "test", test)
     )
-    predictions, val_metrics = evaluation.conclude(
-        datamodule, evaluation.read(datamodule, "val", val), evaluation.read(datamodule, "test", test)
-    )
-    some = windows[: evaluation.parity_windows]
-    batch_size = min(64, evaluation.batch_size)
+    some = datamodule.windows("test", datamodule.splits["test"][: task.parity_windows])
+    batch_size = min(64, task.batch_size)
     in_memory = torch_outputs(net, some, batch_size)
     checks = [
         gate.check_reload(in_memory, reloaded_outputs(net, some, batch_size)),
-        *evaluation.check_parity(datamodule, predictions, in_memory, test[: len(some)], artifact.precision),
+        *task.check_parity(datamodule, predictions, in_memory, test[: len(some)], artifact.precision),
     ]
     return Measured(
         candidate=candidate,
@@ -181,6 +177,15 @@ def measure(
         checks=checks,
         facts=describe(datamodule),
     )
+
+
+def predict_split(artifact: Artifact, datamodule: Any, split: str, task: Task) -> NDArray[np.float32]:
+    """Give a file's raw outputs to all windows of a split; no more of them than the task says are made at once."""
+    positions = datamodule.splits[split]
+    size = task.chunk_size or max(len(positions), 1)
+    chunks = [positions[start : start + size] for start in range(0, len(positions), size)]
+    windows = (datamodule.windows(split, chunk) for chunk in chunks)
+    return np.concatenate([predict(artifact, chunk, batch_size=task.batch_size) for chunk in windows])
 
 
 def torch_outputs(net: nn.Module, windows: NDArray[np.float32], batch_size: int = 64) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from tracking.headline import Headline
 Floats = NDArray[np.floating]
 
 
-class Evaluation(Protocol):
+class Task(Protocol):
     """How the outputs of a file become answers, and how these are judged; an option of conf/evaluation.
 
     Attributes
@@ -24,6 +24,8 @@ class Evaluation(Protocol):
         Test windows on which the exported file is held against torch.
     batch_size : int
         Windows of one call of a file; bounds the memory.
+    chunk_size : int or None
+        Windows that are made at once; None makes all windows of a split.
     """
 
     @property
@@ -34,6 +36,9 @@ class Evaluation(Protocol):
 
     @property
     def batch_size(self) -> int: ...  # noqa: D102
+
+    @property
+    def chunk_size(self) -> int | None: ...  # noqa: D102
 
     def make_example(self, datamodule: Any) -> Tensor:
         """Two windows of the shape that the data have; their values do not matter."""
@@ -54,8 +59,8 @@ class Evaluation(Protocol):
         """
         ...
 
-    def weigh(self, datamodule: Any, val: Any) -> float:
-        """Headline metric of answers to the validation windows; nothing is chosen for it."""
+    def weigh(self, datamodule: Any, outputs: Floats) -> float:
+        """Headline metric of a file's raw outputs to the validation windows; nothing is chosen for it."""
         ...
 
     def check_parity(
