@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from composition.rate_windows import RateWindows, find_rate_windows
 from datamodules.heart_rate import find_rate, signal_to_noise
 from datamodules.pulse import PulseFilter
-from datamodules.stretches import Stretch, cut_evenly, find_stretches, record_spans
 from deploy import gate
 from tracking.headline import Headline, find_headline
-from tracking.hr_predictions import HeartRates, make_heart_rates
+from tracking.hr_predictions import HeartRates
 from tracking.statistics import point_metrics
 
 log = logging.getLogger(__name__)
@@ -77,40 +77,18 @@ class HeartRate:
 
     def read(self, datamodule: Any, split: str, outputs: Floats) -> HeartRates:
         """Heart rates of the windows and videos of a split, from the predicted derivatives (clips, frames)."""
-        stretches = find_split_stretches(datamodule, split)
-        fs = self.assumed_fs or datamodule.fs
-        waves = [self.pulse(stretch.join(outputs), fs) for stretch in stretches]
-        return self.read_waves(datamodule, split, stretches, waves)
+        windows = find_rate_windows(datamodule, split, self.window_s)
+        fs = self.assumed_fs or windows.fs
+        return self.read_waves(windows, [self.pulse(stretch.join(outputs), fs) for stretch in windows.stretches])
 
-    def read_waves(
-        self, datamodule: Any, split: str, stretches: Sequence[Stretch], waves: Sequence[Floats]
-    ) -> HeartRates:
-        """Heart rates from the pulse wave (frames,) of each stretch of a split; of a net, or of a baseline."""
-        fs = self.assumed_fs or datamodule.fs
-        length = max(1, round(self.window_s * datamodule.fs))
-        windows = [
-            (stretch, cut, wave[cut])
-            for stretch, wave in zip(stretches, waves, strict=True)
-            for cut in cut_evenly(len(stretch.hr_bpm), length)
-        ]
-        truth = np.array([stretch.hr_bpm[cut].mean() for stretch, cut, _ in windows])
-        rates = np.array([self._rate(wave, fs) for *_, wave in windows])
-        spans = record_spans(stretches)
-        known = datamodule.video_hr(split)
-        video_truth = np.array([_video_truth(known.get(name), stretches, at) for name, at in spans.items()])
-        whole = [np.concatenate([waves[position] for position in at]) for at in spans.values()]
-        video_rates = np.array([self._rate(wave, fs) for wave in whole])
-        return make_heart_rates(
-            record_ids=[stretch.record_id for stretch, *_ in windows],
-            subject_ids=[stretch.subject_id for stretch, *_ in windows],
-            times_s=[stretch.start_s + cut.start / datamodule.fs for stretch, cut, _ in windows],
-            true_bpm=truth,
-            bpm=self._fill(rates, split),
-            snr_db=[_quality(wave, fs, rate) for (*_, wave), rate in zip(windows, truth, strict=True)],
-            video_ids=list(spans),
-            video_true_bpm=video_truth,
-            video_bpm=self._fill(video_rates, split),
-            video_snr_db=[_quality(wave, fs, rate) for wave, rate in zip(whole, video_truth, strict=True)],
+    def read_waves(self, windows: RateWindows, waves: Sequence[NDArray[np.float64]]) -> HeartRates:
+        """Heart rates from the pulse wave (frames,) of each stretch; of a net, or of a baseline."""
+        parts, videos = windows.cut(waves), windows.join(waves)
+        return windows.answer(
+            bpm=self._find_rates(parts, windows),
+            snr_db=self._find_quality(parts, windows.true_bpm, windows),
+            video_bpm=self._find_rates(videos, windows),
+            video_snr_db=self._find_quality(videos, windows.video_true_bpm, windows),
         )
 
     def conclude(self, datamodule: Any, val: HeartRates, test: HeartRates) -> tuple[HeartRates, dict[str, float]]:
@@ -125,39 +103,23 @@ class HeartRate:
         self, datamodule: Any, answers: HeartRates, net: Floats, file: Floats, precision: str
     ) -> list[gate.Check]:
         """Compare waves by correlation, and the rates of single clips; derivatives (clips, frames)."""
-        ours, theirs = (self.pulse(outputs, datamodule.fs) for outputs in (net, file))
-        net_bpm, file_bpm = (find_rate(waves, datamodule.fs, self.method, self.pulse.band_hz) for waves in (ours, theirs))
-        return gate.check_rate_parity(ours, theirs, net_bpm, file_bpm, precision)
+        fs = datamodule.fs
+        waves = [self.pulse(outputs, fs) for outputs in (net, file)]
+        net_bpm, file_bpm = (find_rate(wave, fs, self.method, self.pulse.band_hz) for wave in waves)
+        return gate.check_rate_parity(waves[0], waves[1], net_bpm, file_bpm, precision)
 
-    def _rate(self, wave: Floats, fs: float) -> float:
-        return float(find_rate(wave, fs, self.method, self.pulse.band_hz))
-
-    def _fill(self, rates: NDArray[np.float64], split: str) -> NDArray[np.float64]:
-        """Answer the middle of the band where a wave shows no rate: an answer has to be given, and it counts."""
+    def _find_rates(self, waves: Sequence[Floats], windows: RateWindows) -> NDArray[np.float64]:
+        """Rate of each wave; the middle of the band where it shows none, since an answer has to be given and counts."""
+        fs = self.assumed_fs or windows.fs
+        rates = np.array([find_rate(wave, fs, self.method, self.pulse.band_hz) for wave in waves], dtype=np.float64)
         unknown = np.isnan(rates)
         if unknown.any():
-            log.warning("%d of %d waves of the split %r show no heart rate", int(unknown.sum()), len(rates), split)
+            log.warning("%d of %d pulse waves show no heart rate", int(unknown.sum()), len(rates))
         return np.where(unknown, 60 * float(np.sqrt(np.prod(self.pulse.band_hz))), rates)
 
-
-def find_split_stretches(datamodule: Any, split: str) -> list[Stretch]:
-    """Put the clips of a split together again, see `datamodules.stretches.find_stretches`."""
-    return find_stretches(
-        datamodule.record_ids(split),
-        datamodule.subject_ids(split),
-        datamodule.times_s(split),
-        datamodule.hr(split),
-        n_frames=datamodule.n_frames,
-        fs=datamodule.fs,
-    )
-
-
-def _video_truth(known: float | None, stretches: Sequence[Stretch], positions: Sequence[int]) -> float:
-    """Mean heart rate of a video: of all of it where that is known, else of its clips."""
-    if known is not None and np.isfinite(known):
-        return known
-    return float(np.concatenate([stretches[position].hr_bpm for position in positions]).mean())
-
-
-def _quality(wave: Floats, fs: float, rate_bpm: float) -> float:
-    return float(signal_to_noise(wave, fs, rate_bpm))
+    def _find_quality(
+        self, waves: Sequence[Floats], true_bpm: NDArray[np.float64], windows: RateWindows
+    ) -> NDArray[np.float64]:
+        """Signal-to-noise ratio of each wave at the true rate, in dB."""
+        fs = self.assumed_fs or windows.fs
+        return np.array([signal_to_noise(wave, fs, rate) for wave, rate in zip(waves, true_bpm, strict=True)])
