@@ -30,6 +30,7 @@ from tracking.comparison import (
 )
 from tracking.connection import TrackingError
 from tracking.files import replace_file
+from tracking.hr_tables import tabulate_heart_rates
 from tracking.leak_gap import tabulate_figures, tabulate_leak_gap
 from tracking.plots import tradeoff_figure
 from tracking.rows import Row
@@ -138,6 +139,8 @@ def _comparisons(rows: Sequence[Row], reference: Row | None, store: Store, read:
 
 def _report(arguments: argparse.Namespace, rows: Sequence[Row], comparisons: list[Comparison]) -> str:
     tables = {"": tabulate_rows(rows, metric=arguments.metric, only_differing=True)}
+    if rows[0].task == "heart_rate":
+        tables["As in P1"] = tabulate_heart_rates(rows)
     if comparisons:
         part = "group" if rows[0].task == "heart_rate" else "class"
         tables[f"Against the reference, {part} by {part}"] = tabulate_comparisons(comparisons, rows[0].level)

@@ -31,6 +31,7 @@ from deploy.profile import profile_artifacts
 from lightning_modules.metrics import RULES
 from tracking import digests, tables
 from tracking.figures import draw_answers
+from tracking.hr_tables import tabulate_heart_rates
 from tracking.logger import MlflowLogger
 from tracking.rows import Row, write_rows
 from tracking.store import OpenRun, Store, initialise
@@ -89,6 +90,8 @@ def run(config: DictConfig) -> list[Row]:
         rows = [log_row(store, origin, item, row) for item, row in zip([*measured, *baselines], rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
+    if rows[0].task == "heart_rate":
+        print(tables.to_plain(tabulate_heart_rates(rows), title="as in P1"))
     for row in rows:
         for reason in row.reasons:
             print(f"{row.verdict} {row.name}: {reason}")

@@ -49,7 +49,13 @@ def find_headline(task: str, level: str = "record") -> Headline:
     if task not in TASKS:
         raise ValueError(f"task is {task!r}, expected one of {TASKS}")
     if task == "heart_rate":
-        shown = ("hr_mae_bpm_window", "hr_rmse_bpm_window", "hr_mae_bpm_video", "hr_rmse_bpm_video", "hr_r_video")
+        shown = (
+            "hr_mae_bpm_window",
+            "hr_rmse_bpm_window",
+            "hr_mae_bpm_video",
+            "hr_rmse_bpm_video",
+            "hr_pearson_r_video",
+        )
         return Headline("hr_mae_bpm_video", False, shown)
     suffix = "" if level == "record" else f"_{level}"
     names = ("precision_weighted", "recall_weighted", "f1_weighted", "accuracy", "auroc_macro")
