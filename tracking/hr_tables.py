@@ -21,7 +21,7 @@ STAGES = ("faces", "pulse", "rate")
 
 def tabulate_heart_rates(rows: Sequence[Row]) -> TableText:
     """Lay rows of heart rates out as P1's table: bytes and their ratio to the reference's, errors, shares of time."""
-    by_run = {row.run_id: row for row in rows if row.run_id is not None}
+    by_run: dict[str | None, Row] = {row.run_id: row for row in rows if row.run_id is not None}
     header = ("model", "recipe", "runtime", "precision", "bytes", "of reference", *ERRORS, "stages %", "time/video")
     cells = [
         (
