@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy import gate
+from deploy.artifact import Artifact
 from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
 from tracking.headline import Headline, find_headline
 from tracking.predictions import Predictions, make_predictions
@@ -87,6 +88,10 @@ class Classification:
         val = self.read(datamodule, "val", outputs)
         metrics = classification_metrics(val, datamodule.targets("val"), names, half, "val", exclusive)
         return metrics[self.headline.named("val")]
+
+    def time_stages(self, datamodule: Any, artifact: Artifact) -> dict[str, float]:
+        """Nothing: the net is all there is."""
+        return {}
 
     def check_parity(
         self, datamodule: Any, answers: Predictions, net: Floats, file: Floats, precision: str

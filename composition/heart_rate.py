@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from composition.rate_windows import RateWindows, find_rate_windows
+from composition.stages import time_stages
 from datamodules.heart_rate import find_rate, signal_to_noise
 from datamodules.pulse import PulseFilter
 from deploy import gate
+from deploy.artifact import Artifact
 from tracking.headline import Headline, find_headline
 from tracking.hr_predictions import HeartRates
 from tracking.statistics import point_metrics
@@ -98,6 +100,12 @@ class HeartRate:
     def weigh(self, datamodule: Any, outputs: Floats) -> float:
         """Mean absolute error per video on validation, in bpm."""
         return point_metrics(self.read(datamodule, "val", outputs))[self.headline.metric]
+
+    def time_stages(self, datamodule: Any, artifact: Artifact) -> dict[str, float]:
+        """Time P1's three stages on a test video, where the data come from videos; see `composition.stages`."""
+        if getattr(datamodule, "faces", None) is None:
+            return {}
+        return time_stages(datamodule, artifact, self.pulse, self.method)
 
     def check_parity(
         self, datamodule: Any, answers: HeartRates, net: Floats, file: Floats, precision: str

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,13 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Answers):
-    """An exported file of a candidate, with its answers and how it was held against torch."""
+    """An exported file of a candidate: its answers, how it was held against torch, times of what is around the net."""
 
     candidate: Candidate
     target: str
     artifact: Artifact
     checks: list[gate.Check]
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 def measure_split(
@@ -102,7 +103,10 @@ def measure_split(
             path = find_path(candidate.name, target)
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
-            yield measure(candidate, target, run, export, path, task, looks)
+            measured = measure(candidate, target, run, export, path, task, looks)
+            if target in config.deploy.timed:
+                measured = replace(measured, stages=task.time_stages(candidate.datamodule, measured.artifact))
+            yield measured
 
 
 def export_candidate(candidate: Candidate, export: Export, path: Path, task: Task) -> Artifact:

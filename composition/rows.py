@@ -81,9 +81,11 @@ def judge(
 def find_setting(config: DictConfig) -> dict[str, Any]:
     """Give the part of the config that a result depends on, the same on every machine."""
     setting = {key: plain(config)[key] for key in SETTINGS}
-    for key in ("root", "download"):
-        setting["datamodule"].pop(key, None)
-    setting["datamodule"].get("source", {}).pop("cache_dir", None)
+    data = setting["datamodule"]
+    for key in ("root", "test_root", "cache_dir", "download"):
+        data.pop(key, None)
+    (data.get("source") or {}).pop("cache_dir", None)
+    data.get("faces", {}).get("make_detector", {}).pop("weights", None)
     setting["callbacks"].pop("progress_bar", None)
     return setting
 
@@ -167,7 +169,7 @@ def answer_columns(config: DictConfig, answers: Answers) -> dict[str, Any]:
     predictions = answers.predictions
     resampled = bootstrap_metrics(predictions, config.bootstrap.n_resamples, config.bootstrap.seed)
     over_folds = summarise_folds([fold["metrics"] for fold in answers.folds]) if answers.folds else {}
-    plain_figures = answers.val_metrics | over_folds
+    plain_figures = answers.val_metrics | over_folds | (answers.stages if isinstance(answers, Measured) else {})
     setting = find_setting(config)
     return {
         "name": answers.run.name,

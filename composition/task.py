@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deploy import gate
+from deploy.artifact import Artifact
 from tracking.answers import Answered
 from tracking.headline import Headline
 
@@ -61,6 +62,10 @@ class Task(Protocol):
 
     def weigh(self, datamodule: Any, outputs: Floats) -> float:
         """Headline metric of a file's raw outputs to the validation windows; nothing is chosen for it."""
+        ...
+
+    def time_stages(self, datamodule: Any, artifact: Artifact) -> dict[str, float]:
+        """Figures of what happens before and behind the net, by full name; empty where there is nothing to time."""
         ...
 
     def check_parity(
