@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from composition.task import ALL, Rows
 from deploy import gate
 from deploy.artifact import Artifact
 from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
@@ -81,13 +82,17 @@ class Classification:
         )
         return predictions, classification_metrics(val, targets, names, thresholds, "val", exclusive, datamodule.level)
 
-    def weigh(self, datamodule: Any, outputs: Floats) -> float:
-        """Macro AUROC of logits (n, classes) on validation."""
+    def weigh(self, datamodule: Any, outputs: Floats, rows: Rows = ALL) -> float:
+        """Macro AUROC of logits (n, classes) on validation, or on some of its rows."""
         names, exclusive = datamodule.class_names, datamodule.exclusive
         half = np.full(len(names), 0.5)
         val = self.read(datamodule, "val", outputs)
-        metrics = classification_metrics(val, datamodule.targets("val"), names, half, "val", exclusive)
+        metrics = classification_metrics(val, datamodule.targets("val")[rows], names, half, "val", exclusive)
         return metrics[self.headline.named("val")]
+
+    def to_scores(self, datamodule: Any, outputs: Floats) -> Floats:
+        """Log odds of each class."""
+        return to_log_odds(outputs, datamodule.exclusive)
 
     def time_stages(self, datamodule: Any, artifact: Artifact) -> dict[str, float]:
         """Nothing: the net is all there is."""

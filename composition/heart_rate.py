@@ -12,6 +12,7 @@ from torch import Tensor
 
 from composition.rate_windows import RateWindows, find_rate_windows
 from composition.stages import time_stages
+from composition.task import ALL, Rows
 from datamodules.heart_rate import find_rate, signal_to_noise
 from datamodules.pulse import PulseFilter
 from deploy import gate
@@ -77,9 +78,9 @@ class HeartRate:
             "preprocessing_digest": datamodule.preprocessing_digest,
         }
 
-    def read(self, datamodule: Any, split: str, outputs: Floats) -> HeartRates:
+    def read(self, datamodule: Any, split: str, outputs: Floats, rows: Rows = ALL) -> HeartRates:
         """Heart rates of the windows and videos of a split, from the predicted derivatives (clips, frames)."""
-        windows = find_rate_windows(datamodule, split, self.window_s)
+        windows = find_rate_windows(datamodule, split, self.window_s, rows)
         fs = self.assumed_fs or windows.fs
         return self.read_waves(windows, [self.pulse(stretch.join(outputs), fs) for stretch in windows.stretches])
 
@@ -97,9 +98,13 @@ class HeartRate:
         """Give the answers to test as they are, and the figures of validation."""
         return test, {f"val/{name}": value for name, value in point_metrics(val).items() if np.isfinite(value)}
 
-    def weigh(self, datamodule: Any, outputs: Floats) -> float:
-        """Mean absolute error per video on validation, in bpm."""
-        return point_metrics(self.read(datamodule, "val", outputs))[self.headline.metric]
+    def weigh(self, datamodule: Any, outputs: Floats, rows: Rows = ALL) -> float:
+        """Mean absolute error per video on validation, or on some of its clips, in bpm."""
+        return point_metrics(self.read(datamodule, "val", outputs, rows))[self.headline.metric]
+
+    def to_scores(self, datamodule: Any, outputs: Floats) -> Floats:
+        """Pulse waves (clips, frames) of the derivatives."""
+        return self.pulse(outputs, datamodule.fs)
 
     def time_stages(self, datamodule: Any, artifact: Artifact) -> dict[str, float]:
         """Time P1's three stages on a test video, where the data come from videos; see `composition.stages`."""

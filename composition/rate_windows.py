@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from composition.task import ALL, Rows
 from datamodules.stretches import Stretch, cut_evenly, find_stretches, record_spans
 from tracking.hr_predictions import HeartRates, make_heart_rates
 
@@ -67,14 +68,14 @@ class RateWindows:
         )
 
 
-def find_rate_windows(datamodule: Any, split: str, window_s: float) -> RateWindows:
-    """Put the clips of a split together again and cut them into windows of `window_s` seconds."""
+def find_rate_windows(datamodule: Any, split: str, window_s: float, rows: Rows = ALL) -> RateWindows:
+    """Put the clips of a split, or some rows of it, together again and cut them into windows of `window_s` seconds."""
     fs = datamodule.fs
     stretches = find_stretches(
-        datamodule.record_ids(split),
-        datamodule.subject_ids(split),
-        datamodule.times_s(split),
-        datamodule.hr(split),
+        datamodule.record_ids(split)[rows],
+        datamodule.subject_ids(split)[rows],
+        datamodule.times_s(split)[rows],
+        datamodule.hr(split)[rows],
         n_frames=datamodule.n_frames,
         fs=fs,
     )

@@ -12,6 +12,9 @@ from tracking.answers import Answered
 from tracking.headline import Headline
 
 Floats = NDArray[np.floating]
+# Rows of a split.
+Rows = NDArray[np.integer] | slice
+ALL = slice(None)
 
 
 class Task(Protocol):
@@ -60,8 +63,12 @@ class Task(Protocol):
         """
         ...
 
-    def weigh(self, datamodule: Any, outputs: Floats) -> float:
-        """Headline metric of a file's raw outputs to the validation windows; nothing is chosen for it."""
+    def weigh(self, datamodule: Any, outputs: Floats, rows: Rows = ALL) -> float:
+        """Headline metric of a file's raw outputs to validation windows, all or some; nothing is chosen for it."""
+        ...
+
+    def to_scores(self, datamodule: Any, outputs: Floats) -> Floats:
+        """Give raw outputs the form in which those of two files are compared, number by number."""
         ...
 
     def time_stages(self, datamodule: Any, artifact: Artifact) -> dict[str, float]:

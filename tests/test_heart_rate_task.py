@@ -10,6 +10,7 @@ from composition.classification import Classification
 from composition.heart_rate import HeartRate
 from composition.rate_baselines import colour_pulse, mean_rate
 from composition.rate_windows import find_rate_windows
+from composition.task import Task
 from datamodules.pulse import PulseFilter
 from tests.tiny_video import FS, N_FRAMES, TinyVideoData
 from tracking.statistics import point_metrics
@@ -68,6 +69,8 @@ def test_a_wave_without_a_rate_is_answered_with_the_middle_of_the_band(data, cap
 def test_validation_weighs_by_the_error_of_videos(data):
     assert TASK.weigh(data, data.targets("val")) < 1.5
     assert TASK.weigh(data, np.zeros_like(data.targets("val"))) > 10
+    some = np.arange(3)
+    assert TASK.weigh(data, data.targets("val")[some], some) < 1.5
     assert TASK.headline.named("val") == "val/hr_mae_bpm_video"
     _, metrics = TASK.conclude(data, *(TASK.read(data, side, data.targets(side)) for side in ("val", "test")))
     assert metrics["val/hr_mae_bpm_video"] < 1.5
@@ -113,4 +116,5 @@ def test_a_file_says_how_to_feed_it(data):
 
 def test_both_tasks_are_of_one_shape():
     names = {name for name in dir(Classification) if not name.startswith("_")} - {"threshold_rule"}
-    assert names <= {name for name in dir(HeartRate) if not name.startswith("_")} | {"parity_windows"}
+    wanted = {name for name in dir(Task) if not name.startswith("_")}
+    assert wanted - {"parity_windows"} <= names & {name for name in dir(HeartRate) if not name.startswith("_")}
