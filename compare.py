@@ -15,11 +15,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from tracking.answers import Answered
 from tracking.comparison import (
-    ClassComparison,
+    Comparison,
     ComparisonRefused,
     check_same_level,
     check_same_split,
+    check_same_task,
     compare_with,
     explain_verdicts,
     find_reference,
@@ -28,9 +30,9 @@ from tracking.comparison import (
 )
 from tracking.connection import TrackingError
 from tracking.files import replace_file
+from tracking.hr_tables import tabulate_heart_rates
 from tracking.leak_gap import tabulate_figures, tabulate_leak_gap
 from tracking.plots import tradeoff_figure
-from tracking.predictions import Predictions
 from tracking.rows import Row
 from tracking.store import Store, initialise
 from tracking.tables import TableText, tabulate_rows, to_csv, to_html, to_json, to_markdown, to_plain
@@ -38,7 +40,7 @@ from tracking.tables import TableText, tabulate_rows, to_csv, to_html, to_json, 
 LOGGER = logging.getLogger(__name__)
 CONFIG = Path(__file__).resolve().parent / "conf" / "tracking" / "mlflow.yaml"
 REFUSED = 2
-Reader = Callable[[str], Predictions]
+Reader = Callable[[str], Answered]
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -53,7 +55,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="size-latency-metric scatter plot")
     parser.add_argument("--reference", metavar="RUN", help="run id or name that every row is compared with")
-    parser.add_argument("--metric", help="metric that table and plot show; macro AUROC at the rows' level by default")
+    parser.add_argument("--metric", help="metric that table and plot show; by default macro AUROC, or the error in bpm")
     parser.add_argument(
         "--figures", action="store_true", help="rows of several splits below one another, unpaired; with the leak gap"
     )
@@ -67,13 +69,14 @@ def run(arguments: argparse.Namespace, store: Store) -> str:
     Raises
     ------
     ComparisonRefused
-        If nothing matches, or the runs were not evaluated at the same level or on the same test records.
+        If nothing matches, or the runs are of several tasks, levels or test splits.
     TrackingError
         If the store cannot be reached.
     """
     rows = store.read_rows(group=arguments.group, filter_string=arguments.filter)
     if not rows:
         raise ComparisonRefused(f"no row in {store.tracking_uri} matches: run train.py, or change the filter")
+    check_same_task(rows)
     check_same_level(rows)
     if not arguments.figures:
         check_same_split(rows)
@@ -115,15 +118,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pair(read: Reader, row: Row, reference: Row) -> tuple[Predictions, Predictions]:
+def _pair(read: Reader, row: Row, reference: Row) -> tuple[Answered, Answered]:
+    check_same_task([row, reference])
     check_same_split([row, reference])
     return read(str(row.run_id)), read(str(reference.run_id))
 
 
-def _comparisons(rows: Sequence[Row], reference: Row | None, store: Store, read: Reader) -> list[ClassComparison]:
+def _comparisons(rows: Sequence[Row], reference: Row | None, store: Store, read: Reader) -> list[Comparison]:
     """Every row against the given reference, or against its own when none is given."""
     known = {row.run_id: row for row in rows}
-    comparisons: list[ClassComparison] = []
+    comparisons: list[Comparison] = []
     for row in rows:
         other = reference
         if other is None and row.reference_run_id is not None:
@@ -133,10 +137,13 @@ def _comparisons(rows: Sequence[Row], reference: Row | None, store: Store, read:
     return comparisons
 
 
-def _report(arguments: argparse.Namespace, rows: Sequence[Row], comparisons: list[ClassComparison]) -> str:
+def _report(arguments: argparse.Namespace, rows: Sequence[Row], comparisons: list[Comparison]) -> str:
     tables = {"": tabulate_rows(rows, metric=arguments.metric, only_differing=True)}
+    if rows[0].task == "heart_rate":
+        tables["As in P1"] = tabulate_heart_rates(rows)
     if comparisons:
-        tables["Against the reference, class by class"] = tabulate_comparisons(comparisons, rows[0].level)
+        part = "group" if rows[0].task == "heart_rate" else "class"
+        tables[f"Against the reference, {part} by {part}"] = tabulate_comparisons(comparisons, rows[0].level)
     return _render(arguments, tables, explain_verdicts(rows))
 
 

@@ -29,7 +29,9 @@ from composition.rows import make_baseline_row, make_row
 from deploy.gate import GateFailed
 from deploy.profile import profile_artifacts
 from lightning_modules.metrics import RULES
-from tracking import digests, plots, tables
+from tracking import digests, tables
+from tracking.figures import draw_answers
+from tracking.hr_tables import tabulate_heart_rates
 from tracking.logger import MlflowLogger
 from tracking.rows import Row, write_rows
 from tracking.store import OpenRun, Store, initialise
@@ -56,7 +58,7 @@ def run(config: DictConfig) -> list[Row]:
     """
     if config.gate not in GATES:
         raise ValueError(f"gate={config.gate!r} must be one of {GATES}")
-    if config.evaluation.threshold_rule not in (None, *RULES):
+    if config.evaluation.get("threshold_rule") not in (None, *RULES):
         raise ValueError(f"evaluation.threshold_rule={config.evaluation.threshold_rule!r} must be null or in {RULES}")
     if 1 not in config.deploy.profile.batch_sizes:
         raise ValueError(f"deploy.profile.batch_sizes={config.deploy.profile.batch_sizes} must hold 1")
@@ -88,6 +90,8 @@ def run(config: DictConfig) -> list[Row]:
         rows = [log_row(store, origin, item, row) for item, row in zip([*measured, *baselines], rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
+    if rows[0].task == "heart_rate":
+        print(tables.to_plain(tabulate_heart_rates(rows), title="as in P1"))
     for row in rows:
         for reason in row.reasons:
             print(f"{row.verdict} {row.name}: {reason}")
@@ -181,7 +185,7 @@ def log_row(store: Store, origin: Origin, item: Answers, row: Row) -> Row:
         item.run.run_id,
         row,
         predictions=item.predictions,
-        figures=plots.draw_predictions(item.predictions, row.name),
+        figures=draw_answers(item.predictions, row.name),
         texts=origin.texts,
         **about,
     )

@@ -4,18 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
-import numpy as np
 from hydra.utils import instantiate
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from composition.facts import describe
-from composition.measurement import Answers, make_test_predictions
+from composition.measurement import Answers
 from lightning_modules.baselines import predict_irregularity, predict_prior
 from tracking.store import OpenRun, Store
 
-# Probabilities of the windows of a split.
-Predict = Callable[[str], NDArray[np.float64]]
+# Answers to the windows of a split, as `composition.task.Task.conclude` takes them: of classes,
+# probabilities.
+Predict = Callable[[str], Any]
 
 
 def class_prior(datamodule: Any) -> Predict:
@@ -42,13 +41,12 @@ def answer_baselines(
     config: DictConfig, datamodule: Any, store: Store, stack: ExitStack, job: OpenRun
 ) -> Iterator[Answers]:
     """Yield the answers of the baselines that the config names."""
+    task = instantiate(config.evaluation)
     for name, make in instantiate(config.baselines).items():
         run = stack.enter_context(job.child(f"baseline {name}", tags={"model": name}))
         predict = make(datamodule)
         looks = store.record_test_look(run.run_id, datamodule.split_digest)
-        predictions, val_metrics = make_test_predictions(
-            datamodule, predict("val"), predict("test"), config.evaluation.threshold_rule
-        )
+        predictions, val_metrics = task.conclude(datamodule, predict("val"), predict("test"))
         yield Answers(
             run=run, predictions=predictions, val_metrics=val_metrics, looks=looks, facts=describe(datamodule)
         )

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from composition.fits import Fitter
+from composition.task import ALL, Rows, Task
 from compression.recipe import Evaluation, ExportSpec, weights_digest
 from compression.sensitivity import LayerSensitivity, SensitivityReport
 from deploy.artifact import Artifact, predict
 from deploy.profile import count_macs
 from lightning_modules.classifier import Classifier
-from lightning_modules.metrics import classification_metrics, to_log_odds, to_probabilities
 from tracking.digests import digest
 from tracking.plots import sensitivity_figure
 from tracking.tables import TableText, to_markdown
@@ -33,6 +33,7 @@ def export_net(
     export: Export,
     path: Path,
     *,
+    example: torch.Tensor,
     metadata: Mapping[str, str] | None = None,
     cache_dir: Path | None = None,
 ) -> Artifact:
@@ -43,10 +44,12 @@ def export_net(
     net : nn.Module
     spec : ExportSpec
     datamodule : LightningDataModule
-        Gives the shape of a window, and the calibration windows out of the training split.
+        Gives the calibration windows out of the training split.
     export : callable
         A target's exporter.
     path : Path
+    example : Tensor
+        Two windows; gives their shape.
     metadata : mapping of str to str, optional
         Written into the file.
     cache_dir : Path, optional
@@ -61,7 +64,7 @@ def export_net(
     return export(
         net,
         path,
-        example=torch.zeros(2, datamodule.n_leads, datamodule.n_samples),
+        example=example,
         calibration=datamodule.windows("train", positions) if len(positions) else None,
         metadata=metadata or {},
         **spec.export_options,
@@ -69,18 +72,13 @@ def export_net(
     )
 
 
-def val_auroc(datamodule: Any, logits: NDArray[np.floating], rows: NDArray[np.integer] | slice = slice(None)) -> float:
-    """Macro AUROC of logits (n, classes) on validation, or on some of its rows."""
-    names = datamodule.class_names
-    metrics = classification_metrics(
-        to_probabilities(logits, datamodule.exclusive),
-        datamodule.targets("val")[rows],
-        names,
-        np.full(len(names), 0.5),
-        "val",
-        datamodule.exclusive,
-    )
-    return metrics["val/auroc_macro"]
+def predict_split(artifact: Artifact, datamodule: Any, split: str, task: Task, rows: Rows = ALL) -> NDArray[np.float32]:
+    """Give a file's raw outputs to the windows of a split; no more of them than the task says are made at once."""
+    positions = datamodule.splits[split][rows]
+    size = task.chunk_size or max(len(positions), 1)
+    chunks = [positions[start : start + size] for start in range(0, len(positions), size)]
+    windows = (datamodule.windows(split, chunk) for chunk in chunks)
+    return np.concatenate([predict(artifact, chunk, batch_size=task.batch_size) for chunk in windows])
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,7 @@ class Evaluator:
     Attributes
     ----------
     datamodule : LightningDataModule
+    task : Task
     export : callable
         The target's exporter.
     path : Path
@@ -102,6 +101,7 @@ class Evaluator:
     """
 
     datamodule: Any
+    task: Task
     export: Export
     path: Path
     seed: int
@@ -111,20 +111,28 @@ class Evaluator:
         ranges = {"calibration": spec.calibration_positions, "method": (spec.calibration_method, spec.percentile)}
         folder = self.path.with_suffix("") / digest({"weights": weights_digest(module), **ranges})
         artifact = export_net(
-            module.net, spec, self.datamodule, self.export, folder / f"model{self.path.suffix}", cache_dir=folder
+            module.net,
+            spec,
+            self.datamodule,
+            self.export,
+            folder / f"model{self.path.suffix}",
+            example=self.task.make_example(self.datamodule),
+            cache_dir=folder,
         )
-        windows = self.datamodule.windows("val")
-        rows = np.arange(len(windows))
-        if n_windows is not None and n_windows < len(windows):
+        rows = np.arange(len(self.datamodule.splits["val"]))
+        if n_windows is not None and n_windows < len(rows):
             rows = np.sort(np.random.default_rng(self.seed).choice(rows, n_windows, replace=False))
-        logits = predict(artifact, windows[rows])
+        outputs = predict_split(artifact, self.datamodule, "val", self.task, rows)
         count = count_macs(artifact.path)
         try:
-            metric = val_auroc(self.datamodule, logits, rows)
+            metric = self.task.weigh(self.datamodule, outputs, rows)
         except ValueError as error:
             raise ValueError(f"{len(rows)} validation windows (sensitivity_windows): {error}") from error
-        scores = to_log_odds(logits, self.datamodule.exclusive)
-        return Evaluation(metric, scores, count.layer_macs, count.int8_macs_share)
+        if not self.task.headline.larger_is_better:
+            metric = -metric
+        return Evaluation(
+            metric, self.task.to_scores(self.datamodule, outputs), count.layer_macs, count.int8_macs_share
+        )
 
 
 def log_sensitivity(fitter: Fitter, report: SensitivityReport) -> None:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 from composition.facts import pool_facts
 from composition.measurement import Answers, Measured
 from deploy.gate import Check
+from tracking.answers import Answered
+from tracking.hr_predictions import HeartRates, make_heart_rates
 from tracking.predictions import Predictions
 from tracking.statistics import point_metrics
 from tracking.store import OpenRun
@@ -21,7 +23,7 @@ from tracking.store import OpenRun
 log = logging.getLogger(__name__)
 # A check of all folds together is as good as its worst fold.
 SEVERITY = ("INFO", "PASS", "INCONCLUSIVE", "FAIL")
-Answered = TypeVar("Answered", bound=Answers)
+Own = TypeVar("Own", bound=Answers)
 
 
 def count_folds(datamodule: Any) -> int:
@@ -47,7 +49,7 @@ def make_folds(
         yield own, fold, stack.enter_context(job.child(f"fold {number}", tags={"fold": number}))
 
 
-def pool_folds(folds: Sequence[Sequence[Answered]], open_run: Callable[[str], OpenRun]) -> list[Answered]:
+def pool_folds(folds: Sequence[Sequence[Own]], open_run: Callable[[str], OpenRun]) -> list[Own]:
     """Join what was measured on each fold, position by position.
 
     Parameters
@@ -60,7 +62,7 @@ def pool_folds(folds: Sequence[Sequence[Answered]], open_run: Callable[[str], Op
     return [_pool(items, open_run(items[0].run.name)) for items in zip(*folds, strict=True)]
 
 
-def _pool(items: Sequence[Answered], run: OpenRun) -> Answered:
+def _pool(items: Sequence[Own], run: OpenRun) -> Own:
     figures = tuple(
         {
             "fold": number,
@@ -87,15 +89,23 @@ def _pool(items: Sequence[Answered], run: OpenRun) -> Answered:
     return pooled
 
 
-def pool_predictions(folds: Sequence[Predictions]) -> Predictions:
-    """Join out-of-fold predictions; every window keeps the thresholds of its own fold.
+def pool_predictions(folds: Sequence[Answered]) -> Answered:
+    """Join out-of-fold answers; every window of a classifier keeps the thresholds of its own fold.
 
     Raises
     ------
     ValueError
         If a window is in the test side of several folds.
     """
+    if isinstance(folds[0], HeartRates):
+        joined = {item.name: np.concatenate([getattr(fold, item.name) for fold in folds]) for item in fields(folds[0])}
+        order = np.argsort(joined["video_ids"], kind="stable")
+        by_video = {name: values[order] for name, values in joined.items() if name.startswith("video_")}
+        return make_heart_rates(**joined | by_video)
+    return _pool_classes([fold for fold in folds if isinstance(fold, Predictions)])
 
+
+def _pool_classes(folds: Sequence[Predictions]) -> Predictions:
     def joined(name: str) -> Any:
         return np.concatenate([getattr(fold, name) for fold in folds])
 

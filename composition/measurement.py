@@ -4,9 +4,9 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,17 @@ from omegaconf import DictConfig
 from torch import nn
 
 from composition.candidates import Candidate, make_candidates
-from composition.evaluation import Evaluator, export_net, log_sensitivity, val_auroc
+from composition.evaluation import Evaluator, export_net, log_sensitivity, predict_split
 from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
 from composition.search import Weighed
+from composition.task import Task
 from deploy import gate
-from deploy.artifact import Artifact, predict
+from deploy.artifact import Artifact
 from deploy.profile import count_macs
 from lightning_modules.fitting import load_weights, save_weights
-from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
+from tracking.answers import Answered
 from tracking.logger import MlflowLogger
-from tracking.predictions import Predictions, make_predictions
 from tracking.store import OpenRun, Store
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Answers:
     ----------
     run : OpenRun
         Where its row goes.
-    predictions : Predictions
+    predictions : Predictions or HeartRates
     val_metrics : dict of str to float
         Of the validation split; mean over folds.
     looks : int
@@ -56,7 +56,7 @@ class Answers:
     """
 
     run: OpenRun
-    predictions: Predictions
+    predictions: Answered
     val_metrics: dict[str, float]
     looks: int
     facts: DataFacts
@@ -65,12 +65,13 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Answers):
-    """An exported file of a candidate, with its answers and how it was held against torch."""
+    """An exported file of a candidate: its answers, how it was held against torch, times of what is around the net."""
 
     candidate: Candidate
     target: str
     artifact: Artifact
     checks: list[gate.Check]
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 def measure_split(
@@ -80,7 +81,7 @@ def measure_split(
 
     Runs below the job stay open until the stack unwinds: a failure closes all of them as FAILED.
     """
-    targets = instantiate(config.deploy.targets)
+    targets, task = instantiate(config.deploy.targets), instantiate(config.evaluation)
     fitter = Fitter(config, datamodule, store, job)
 
     def open_run(name: str) -> OpenRun:
@@ -95,10 +96,10 @@ def measure_split(
 
     def weigh(candidate: Candidate, name: str) -> Weighed:
         target = next(iter(targets))
-        return weigh_candidate(candidate, targets[target], find_path(f"search/{name}", target))
+        return weigh_candidate(candidate, targets[target], find_path(f"search/{name}", target), task)
 
     first, export_first = next(iter(targets.items()))
-    evaluate = Evaluator(datamodule, export_first, find_path("evaluate", first), config.seed)
+    evaluate = Evaluator(datamodule, task, export_first, find_path("evaluate", first), config.seed)
     log_report = partial(log_sensitivity, fitter)
     for candidate in make_candidates(config, fitter, open_run, weigh, evaluate, log_report):
         for index, (target, export) in enumerate(targets.items()):
@@ -107,37 +108,40 @@ def measure_split(
             path = find_path(candidate.name, target)
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
-            yield measure(candidate, target, run, export, path, config.evaluation, looks)
+            measured = measure(candidate, target, run, export, path, task, looks)
+            if target in config.deploy.timed:
+                measured = replace(measured, stages=task.time_stages(candidate.datamodule, measured.artifact))
+            yield measured
 
 
-def export_candidate(candidate: Candidate, export: Export, path: Path) -> Artifact:
+def export_candidate(candidate: Candidate, export: Export, path: Path, task: Task) -> Artifact:
     """Write the candidate as one file of a target's format, with its input contract inside."""
-    stage = candidate.stage
+    stage, example = candidate.stage, task.make_example(candidate.datamodule)
     return export_net(
-        stage.module.net, stage.spec, candidate.datamodule, export, path, metadata=input_contract(candidate)
+        stage.module.net,
+        stage.spec,
+        candidate.datamodule,
+        export,
+        path,
+        example=example,
+        metadata=input_contract(candidate, task),
     )
 
 
-def weigh_candidate(candidate: Candidate, export: Export, path: Path) -> Weighed:
+def weigh_candidate(candidate: Candidate, export: Export, path: Path, task: Task) -> Weighed:
     """Export a candidate and evaluate the file on validation; the test split is not looked at."""
-    artifact, datamodule = export_candidate(candidate, export, path), candidate.datamodule
-    logits = predict(artifact, datamodule.windows("val"))
-    return Weighed(artifact, val_auroc(datamodule, logits), count_macs(artifact.path).macs)
+    artifact, datamodule = export_candidate(candidate, export, path, task), candidate.datamodule
+    figure = task.weigh(datamodule, predict_split(artifact, datamodule, "val", task))
+    return Weighed(artifact, figure, count_macs(artifact.path).macs, task.headline)
 
 
-def input_contract(candidate: Candidate) -> dict[str, str]:
+def input_contract(candidate: Candidate, task: Task) -> dict[str, str]:
     """Tell what a user of the file must know to feed it and to read it, as strings."""
     datamodule = candidate.datamodule
-    normalizer = datamodule.normalizer
     facts = {
         "model": candidate.model.name,
         "recipe": candidate.stage.recipe,
-        "fs": datamodule.fs,
-        "unit": datamodule.unit,
-        "lead_names": datamodule.lead_names,
-        "class_names": datamodule.class_names,
-        "mean_mv": [float(value) for value in normalizer.mean_mv],
-        "std_mv": [float(value) for value in normalizer.std_mv],
+        **task.describe_input(datamodule),
         "data": datamodule.kind,
         "dataset": datamodule.name,
         "split_digest": datamodule.split_digest,
@@ -152,31 +156,22 @@ def measure(
     run: OpenRun,
     export: Export,
     path: Path,
-    evaluation: DictConfig,
+    task: Task,
     looks: int,
 ) -> Measured:
-    """Export a candidate and evaluate the file: thresholds on validation, predictions on test, parity with torch."""
-    artifact = export_candidate(candidate, export, path)
-    datamodule = candidate.datamodule
-    exclusive = datamodule.exclusive
-    windows = datamodule.windows("test")
-    val, logits = predict(artifact, datamodule.windows("val")), predict(artifact, windows)
-    predictions, val_metrics = make_test_predictions(
-        datamodule, to_probabilities(val, exclusive), to_probabilities(logits, exclusive), evaluation.threshold_rule
+    """Export a candidate and evaluate the file: choices on validation, answers on test, parity with torch."""
+    artifact = export_candidate(candidate, export, path, task)
+    datamodule, net = candidate.datamodule, candidate.stage.module.net
+    val, test = (predict_split(artifact, datamodule, split, task) for split in ("val", "test"))
+    predictions, val_metrics = task.conclude(
+        datamodule, task.read(datamodule, "val", val), task.read(datamodule, "test", test)
     )
-    some = windows[: evaluation.parity_windows]
-    in_memory = torch_logits(candidate.stage.module.net, some)
+    some = datamodule.windows("test", datamodule.splits["test"][: task.parity_windows])
+    batch_size = min(64, task.batch_size)
+    in_memory = torch_outputs(net, some, batch_size)
     checks = [
-        gate.check_reload(in_memory, reloaded_logits(candidate.stage.module.net, some)),
-        *gate.check_parity(
-            to_log_odds(in_memory, exclusive),
-            to_log_odds(logits[: len(some)], exclusive),
-            predictions.thresholds,
-            artifact.precision,
-            delta_auroc=auroc_difference(
-                logits[: len(some)], in_memory, predictions.targets[: len(some)], predictions.class_names, exclusive
-            ),
-        ),
+        gate.check_reload(in_memory, reloaded_outputs(net, some, batch_size)),
+        *task.check_parity(datamodule, predictions, in_memory, test[: len(some)], artifact.precision),
     ]
     return Measured(
         candidate=candidate,
@@ -191,44 +186,15 @@ def measure(
     )
 
 
-def make_test_predictions(
-    datamodule: Any, val: NDArray[np.float64], test: NDArray[np.float64], threshold_rule: str | None
-) -> tuple[Predictions, dict[str, float]]:
-    """Join test probabilities with what pairing needs; thresholds, and the metrics returned beside, are of validation.
-
-    Parameters
-    ----------
-    datamodule : EcgDataModule
-    val, test : ndarray of float64, shape (n, classes)
-        Probabilities.
-    threshold_rule : {"f1", "accuracy", "half"} or None
-        What the thresholds serve; by default "half" where classes are exclusive and "f1" where they are not.
-    """
-    targets, names, exclusive = datamodule.targets("val"), datamodule.class_names, datamodule.exclusive
-    thresholds = choose_thresholds(val, targets, exclusive, threshold_rule or ("half" if exclusive else "f1"))
-    predictions = make_predictions(
-        datamodule.record_ids("test"),
-        datamodule.subject_ids("test"),
-        datamodule.targets("test"),
-        test,
-        names,
-        thresholds,
-        exclusive=exclusive,
-        level=datamodule.level,
-        times_s=datamodule.times_s("test"),
-    )
-    return predictions, classification_metrics(val, targets, names, thresholds, "val", exclusive, datamodule.level)
-
-
-def torch_logits(net: nn.Module, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits (n, classes) of the float net in memory, in float32."""
+def torch_outputs(net: nn.Module, windows: NDArray[np.float32], batch_size: int = 64) -> NDArray[np.float32]:
+    """Give the outputs of the float net in memory, in float32: logits (n, classes), or waves (n, frames)."""
     net = net.eval().cpu().float()
     with torch.inference_mode():
-        return torch.cat([net(part) for part in torch.from_numpy(windows).split(64)]).numpy()
+        return torch.cat([net(part) for part in torch.from_numpy(windows).split(batch_size)]).numpy()
 
 
-def reloaded_logits(net: nn.Module, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Logits of the weights after a way to disk and into a net without weights; what no net can hold gives NaN."""
+def reloaded_outputs(net: nn.Module, windows: NDArray[np.float32], batch_size: int = 64) -> NDArray[np.float32]:
+    """Send the weights to disk and into a net without weights, and give its outputs; NaN for what no net can hold."""
     try:
         # A copy and not a new net of the config: a step may have changed the structure.
         fresh = copy.deepcopy(net)
@@ -241,23 +207,4 @@ def reloaded_logits(net: nn.Module, windows: NDArray[np.float32]) -> NDArray[np.
         path = Path(folder) / "net.pt"
         save_weights(net, path)
         load_weights(fresh, path)
-    return torch_logits(fresh, windows)
-
-
-def auroc_difference(
-    logits: NDArray[np.floating],
-    reference: NDArray[np.floating],
-    targets: NDArray[np.float32],
-    names: Sequence[str],
-    exclusive: bool = False,
-) -> float | None:
-    """Macro AUROC of logits minus that of the reference's; None where these few windows lack a class."""
-    half = np.full(len(names), 0.5)
-    try:
-        ours, theirs = (
-            classification_metrics(to_probabilities(scores, exclusive), targets, names, half, "parity", exclusive)
-            for scores in (logits, reference)
-        )
-    except ValueError:
-        return None
-    return ours["parity/auroc_macro"] - theirs["parity/auroc_macro"]
+    return torch_outputs(fresh, windows, batch_size)

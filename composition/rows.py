@@ -14,6 +14,7 @@ from composition.measurement import Answers, Measured
 from deploy import gate
 from deploy.profile import Profile, latency_ratio
 from tracking.digests import digest, flatten
+from tracking.headline import find_headline
 from tracking.pairing import count_flips
 from tracking.rows import Estimate, Row
 from tracking.statistics import bootstrap_metrics, explain_no_interval, paired_bootstrap
@@ -71,9 +72,11 @@ def judge(
                     f"step of {stage.recipe!r} claims {claim!r}: expected int8_macs_share, sparsity or {sorted(ratios)}"
                 )
             checks.append(gate.check_ratio(claim, *ratios[claim], limit))
-        name = f"test/auroc_macro{measured.predictions.suffix}"
+        headline = find_headline(measured.predictions.task, measured.predictions.level)
+        change = delta[name := headline.named("test")]
         reason = explain_no_interval(len(np.unique(measured.predictions.subject_ids)))
-        checks.append(gate.check_metric(delta[name].low, delta[name].high, max_drop, name, reason))
+        better = headline.larger_is_better
+        checks.append(gate.check_metric(change.low, change.high, max_drop, name, reason, larger_is_better=better))
     verdict = gate.judge(checks)
     reasons = [*verdict.reasons, *(note.reason for note in notes)]
     return gate.Verdict(verdict.status, reasons), [*checks, *notes]
@@ -82,9 +85,11 @@ def judge(
 def find_setting(config: DictConfig) -> dict[str, Any]:
     """Give the part of the config that a result depends on, the same on every machine."""
     setting = {key: plain(config)[key] for key in SETTINGS}
-    for key in ("root", "download"):
-        setting["datamodule"].pop(key, None)
-    setting["datamodule"].get("source", {}).pop("cache_dir", None)
+    data = setting["datamodule"]
+    for key in ("root", "test_root", "cache_dir", "download"):
+        data.pop(key, None)
+    (data.get("source") or {}).pop("cache_dir", None)
+    data.get("faces", {}).get("make_detector", {}).pop("weights", None)
     setting["callbacks"].pop("progress_bar", None)
     return setting
 
@@ -168,10 +173,11 @@ def answer_columns(config: DictConfig, answers: Answers) -> dict[str, Any]:
     predictions = answers.predictions
     resampled = bootstrap_metrics(predictions, config.bootstrap.n_resamples, config.bootstrap.seed)
     over_folds = summarise_folds([fold["metrics"] for fold in answers.folds]) if answers.folds else {}
-    plain_figures = answers.val_metrics | over_folds
+    plain_figures = answers.val_metrics | over_folds | (answers.stages if isinstance(answers, Measured) else {})
     setting = find_setting(config)
     return {
         "name": answers.run.name,
+        "task": predictions.task,
         "seed": config.seed,
         "metrics": resampled | {name: Estimate(value) for name, value in plain_figures.items()},
         "folds": list(answers.folds),

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from deploy.artifact import Artifact
 from deploy.profile import latency_ratio, profile_artifacts
+from tracking.headline import Headline
 from tracking.plots import front_figure
 from tracking.tables import TableText, to_markdown
 
@@ -29,14 +30,17 @@ class Weighed:
     ----------
     artifact : Artifact
     metric : float
-        On validation; larger is better.
+        The headline on validation.
     macs : int
         Multiply-accumulates of one window.
+    headline : Headline
+        What `metric` is, and whether more of it is better.
     """
 
     artifact: Artifact
     metric: float
     macs: int
+    headline: Headline
 
 
 Weigh = Callable[["Candidate", str], Weighed]
@@ -51,7 +55,7 @@ class Trial:
     options : dict of str to Any
         By name.
     metric : float
-        On validation, of the exported file; larger is better.
+        Headline on validation, of the exported file; larger is better, so an error stands with a minus.
     costs : dict of str to float
         Of the exported file over those of the float file: ``size_ratio``, ``macs_ratio``, ``latency_ratio``.
     """
@@ -183,18 +187,20 @@ def search_recipes(
         weighed.append(weigh(candidates[-1], f"trial-{number}"))
         log.info("trial %d of %d: %s -> %.4f", number, len(grid), stage.recipe, weighed[-1].metric)
     costs = _compare_costs(weighed, search.latency_window_s if "latency_ratio" in search.budget else None)
+    headline = weighed[0].headline
     trials = [
-        Trial(options, point.metric, cost) for (options, _), point, cost in zip(grid, weighed[1:], costs, strict=True)
+        Trial(options, headline.sign * point.metric, cost)
+        for (options, _), point, cost in zip(grid, weighed[1:], costs, strict=True)
     ]
     front = find_front(trials, list(search.budget))
     # Before the choice, which may fail: what was tried is kept.
     run = candidates[0].run
     names = [candidate.stage.recipe for candidate in candidates]
-    texts = {"search.md": to_markdown(_tabulate(trials, names, front))}
+    texts = {"search.md": to_markdown(_tabulate(trials, names, front, headline))}
     first = next(iter(search.budget))
-    points = [(trial.costs[first], trial.metric) for trial in trials]
+    points = [(trial.costs[first], headline.sign * trial.metric) for trial in trials]
     run.store.log_files(
-        run.run_id, texts, {"search.png": front_figure(points, names, front, (first, "val/auroc_macro"))}
+        run.run_id, texts, {"search.png": front_figure(points, names, front, (first, headline.named("val")))}
     )
     return [candidates[index] for index in choose(trials, search.budget, search.n_points)]
 
@@ -224,13 +230,18 @@ def _compare_costs(weighed: "Sequence[Weighed]", latency_window_s: float | None)
     return costs
 
 
-def _tabulate(trials: Sequence[Trial], names: Sequence[str], front: Sequence[int]) -> TableText:
+def _tabulate(trials: Sequence[Trial], names: Sequence[str], front: Sequence[int], headline: Headline) -> TableText:
     costs = list(trials[0].costs)
     cells = [
-        (name, f"{trial.metric:.4f}", *(f"{trial.costs[cost]:.4f}" for cost in costs), "yes" if index in front else "")
+        (
+            name,
+            f"{headline.sign * trial.metric:.4f}",
+            *(f"{trial.costs[cost]:.4f}" for cost in costs),
+            "yes" if index in front else "",
+        )
         for index, (name, trial) in enumerate(zip(names, trials, strict=True))
     ]
-    return TableText(("recipe", "val/auroc_macro", *costs, "front"), cells)
+    return TableText(("recipe", headline.named("val"), *costs, "front"), cells)
 
 
 def _short(options: Mapping[str, Any]) -> str:

@@ -35,7 +35,7 @@ class Artifact:
     precision : str
         "float32", "float16", "int8" (static) or "int8_dynamic".
     input_shape : tuple of int
-        Shape of one window, (leads, time).
+        Shape of one window: (leads, time), or (frames, channels, height, width) of a clip.
     metadata : mapping of str to str
         What the exporter was asked to write into the file.
     """
@@ -185,7 +185,7 @@ def predict(artifact: Artifact, batch: np.ndarray, *, threads: int = 0, batch_si
     ----------
     artifact : Artifact
         The file to load.
-    batch : ndarray of shape (n, leads, time)
+    batch : ndarray of shape (n, leads, time) or (n, frames, channels, height, width)
         Normalised windows; converted to float32.
     threads : int, default 0
         Threads of the runtime; 0 leaves the choice to it.
@@ -195,7 +195,7 @@ def predict(artifact: Artifact, batch: np.ndarray, *, threads: int = 0, batch_si
     Returns
     -------
     ndarray of shape (n, classes), float32
-        Logits.
+        Logits; of clips the waves (n, frames).
 
     Raises
     ------
@@ -205,7 +205,7 @@ def predict(artifact: Artifact, batch: np.ndarray, *, threads: int = 0, batch_si
     if batch.ndim != 1 + len(artifact.input_shape) or batch.shape[1:] != artifact.input_shape or len(batch) == 0:
         raise ArtifactError(
             f"{artifact.path.name}: input of shape {batch.shape!r}, expected (n, *{artifact.input_shape!r}) "
-            "with n >= 1; check window_s, fs and lead_names"
+            "with n >= 1; check window_s, fs and lead_names, or n_frames and image_size"
         )
     session = find_target(artifact.path).open_session(artifact.path, threads=threads)
     signal = np.ascontiguousarray(batch, dtype=np.float32)

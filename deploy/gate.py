@@ -74,6 +74,29 @@ PARITY_LIMITS = {
 }
 
 
+@dataclass(frozen=True)
+class RateParityLimits:
+    """How far an artifact's pulse waves may lie from those of the net that it was exported from.
+
+    Attributes
+    ----------
+    wave_r : float
+        Smallest mean correlation between the waves of a clip.
+    hr_bpm : float
+        Largest mean absolute difference between the heart rates of a clip, in beats a minute.
+    """
+
+    wave_r: float
+    hr_bpm: float
+
+
+RATE_PARITY_LIMITS = {
+    "float32": RateParityLimits(wave_r=0.9999, hr_bpm=0.05),
+    "float16": RateParityLimits(wave_r=0.999, hr_bpm=0.1),
+    "int8": RateParityLimits(wave_r=0.95, hr_bpm=0.5),
+}
+
+
 class GateFailed(Exception):  # noqa: N818 - named for what happened, as in the verdict
     """A model failed its gate.
 
@@ -155,6 +178,49 @@ def check_parity(
     return checks
 
 
+def check_rate_parity(
+    reference_waves: np.ndarray,
+    artifact_waves: np.ndarray,
+    reference_bpm: np.ndarray,
+    artifact_bpm: np.ndarray,
+    precision: str,
+) -> list[Check]:
+    """Compare an artifact's pulse waves, and their heart rates, with those of the net that it was exported from.
+
+    Parameters
+    ----------
+    reference_waves, artifact_waves : ndarray of shape (n, frames)
+        Of the same clips.
+    reference_bpm, artifact_bpm : ndarray of shape (n,)
+        Heart rates of these waves, NaN where one shows none; that counts where the other one does.
+    precision : str
+        Precision of the artifact; chooses the limits.
+
+    Raises
+    ------
+    ValueError
+        If there are no limits for the precision.
+    """
+    limits = RATE_PARITY_LIMITS.get(precision.partition("_")[0])
+    if limits is None:
+        raise ValueError(f"precision {precision!r}: no parity limits, expected one of {sorted(RATE_PARITY_LIMITS)!r}")
+    if math.isinf(_max_abs(reference_waves, artifact_waves)):
+        reason = f"waves {reference_waves.shape!r} and {artifact_waves.shape!r}: other shape, or not finite"
+        return [Check("parity/wave_r", "FAIL", None, limits.wave_r, reason)]
+    ours, theirs = (waves - waves.mean(axis=1, keepdims=True) for waves in (reference_waves, artifact_waves))
+    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    # A flat wave is like no other, but for one that is flat as well.
+    flat = (norms == 0) & (ours == theirs).all(axis=1)
+    r = float(np.where(flat, 1, (ours * theirs).sum(axis=1) / np.where(norms > 0, norms, 1)).mean())
+    status: Status = "PASS" if r >= limits.wave_r else "FAIL"
+    both = np.isnan(reference_bpm) & np.isnan(artifact_bpm)
+    difference = float(np.abs(np.where(both, 0, reference_bpm - artifact_bpm)).mean())
+    return [
+        Check("parity/wave_r", status, r, limits.wave_r, f"parity/wave_r is {r:.5f}, needs {limits.wave_r:g}"),
+        _at_most("parity/hr_bpm", difference, limits.hr_bpm),
+    ]
+
+
 def check_share(name: str, share: float, at_least: float) -> Check:
     """Check that a share reaches what is claimed: of the MACs in int8, of the weights that are zero.
 
@@ -202,33 +268,45 @@ def check_ratio(name: str, value: float, reference: float, at_most: float) -> Ch
 
 
 def check_metric(
-    low: float, high: float, max_drop: float, name: str = "test/auroc_macro", no_interval: str = ""
+    low: float,
+    high: float,
+    max_drop: float,
+    name: str = "test/auroc_macro",
+    no_interval: str = "",
+    larger_is_better: bool = True,
 ) -> Check:
     """Judge a difference to the reference by its paired interval (non-inferiority with margin ``max_drop``).
 
-    PASS when the whole interval lies above ``-max_drop``, FAIL when it lies below, INCONCLUSIVE between. An
-    interval that is not finite or reversed fails: nothing was shown.
+    PASS when the whole interval lies above ``-max_drop``, FAIL when it lies below, INCONCLUSIVE between; of an error,
+    where less is better, PASS below ``max_drop`` and FAIL above. An interval that is not finite or reversed fails:
+    nothing was shown.
 
     Parameters
     ----------
     low, high : float
         Interval of the metric's difference, artifact minus reference.
     max_drop : float
-        Margin, positive.
+        Margin, positive: how much worse the metric may be.
     name : str
         The metric.
     no_interval : str
         Why there cannot be an interval, such as too few subjects; INCONCLUSIVE then.
+    larger_is_better : bool, default True
+        False for an error.
     """
+    limit = -max_drop if larger_is_better else max_drop
     if no_interval:
-        return Check(name, "INCONCLUSIVE", None, -max_drop, f"{name}: {no_interval}")
+        return Check(name, "INCONCLUSIVE", None, limit, f"{name}: {no_interval}")
+    # As a gain, whichever way the metric points.
+    worst, best = (low, high) if larger_is_better else (-high, -low)
     status: Status = "INCONCLUSIVE"
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high) or high < -max_drop:
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high) or best < -max_drop:
         status = "FAIL"
-    elif low > -max_drop:
+    elif worst > -max_drop:
         status = "PASS"
-    reason = f"{name} changes by [{low:+.4f}, {high:+.4f}], may drop by {max_drop:g}"
-    return Check(name, status, low, -max_drop, reason)
+    verb = "drop" if larger_is_better else "rise"
+    reason = f"{name} changes by [{low:+.4f}, {high:+.4f}], may {verb} by {max_drop:g}"
+    return Check(name, status, low if larger_is_better else high, limit, reason)
 
 
 def judge(checks: Sequence[Check]) -> Verdict:

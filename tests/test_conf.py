@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from tests.configs import ROOT, compose_config, names_of
 
 GROUPS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "tracking", "experiment")
+GROUPS += ("evaluation", "baselines")
 OPTIONS = [(group, name) for group in GROUPS for name in names_of(group)]
 
 

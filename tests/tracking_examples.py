@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tracking.hr_predictions import HeartRates, make_heart_rates
 from tracking.predictions import Predictions, make_predictions
 from tracking.rows import Estimate, Row
 
@@ -74,4 +75,26 @@ def example_beats(n: int = 300, *, n_subjects: int = 12, noise_seed: int = 1) ->
         exclusive=True,
         level="beat",
         times_s=np.arange(n) * 0.8,
+    )
+
+
+def example_rates(
+    n_subjects: int = 12, *, n_windows: int = 3, error_bpm: float = 2.0, noise_seed: int = 1, bias_bpm: float = 0.0
+) -> HeartRates:
+    """Heart rates of one video for each subject, in windows of 10 s; `noise_seed` makes the model's answers."""
+    truth = np.linspace(52, 118, n_subjects)
+    noise = np.random.default_rng(noise_seed)
+    windows = np.repeat(truth, n_windows) + np.tile(np.arange(n_windows), n_subjects)
+    videos = np.array([f"v{number:02d}" for number in range(n_subjects)])
+    return make_heart_rates(
+        record_ids=np.repeat(videos, n_windows),
+        subject_ids=np.repeat(np.char.add("p", videos), n_windows),
+        times_s=np.tile(10.0 * np.arange(n_windows), n_subjects),
+        true_bpm=windows,
+        bpm=windows + bias_bpm + noise.normal(0, error_bpm, len(windows)),
+        snr_db=noise.normal(3, 1, len(windows)),
+        video_ids=videos,
+        video_true_bpm=truth,
+        video_bpm=truth + bias_bpm + noise.normal(0, error_bpm, n_subjects),
+        video_snr_db=noise.normal(3, 1, n_subjects),
     )

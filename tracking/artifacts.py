@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracking.predictions import Predictions, save_predictions
+from tracking.answers import Answered, save_answers
 from tracking.rows import Row, rows_to_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ DEPLOY_FIELDS = (
 def write_artifacts(
     folder: Path,
     row: Row,
-    predictions: Predictions | None,
+    predictions: Answered | None,
     figures: Mapping[str, "Figure"],
     texts: Mapping[str, str],
     files: Sequence[Path | str],
@@ -37,7 +37,7 @@ def write_artifacts(
     """Put everything that a run keeps as a file into `folder`; empty texts are left out."""
     (folder / ROW_FILE).write_text(rows_to_json([row]), encoding="utf-8")
     if predictions is not None:
-        save_predictions(folder / PREDICTIONS_FILE, predictions)
+        save_answers(folder / PREDICTIONS_FILE, predictions)
     write_files(folder, texts, figures)
     for path in files:
         shutil.copy2(path, folder)

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tracking.answers import Answered
+from tracking.hr_comparison import RateComparison, compare_rates, tabulate_rate_comparisons
+from tracking.hr_predictions import HeartRates
 from tracking.paired_tests import DelongResult, McnemarResult, delong, mcnemar
 from tracking.pairing import align
 from tracking.predictions import Predictions
@@ -36,6 +39,9 @@ class ClassComparison:
     delta: Estimate | None
     delong: DelongResult
     mcnemar: McnemarResult
+
+
+Comparison = ClassComparison | RateComparison
 
 
 def check_same_split(rows: Sequence[Row]) -> None:
@@ -71,13 +77,31 @@ def check_same_level(rows: Sequence[Row]) -> None:
         )
 
 
-def compare_with(row: Row, reference: Row, a: Predictions, b: Predictions) -> list[ClassComparison]:
-    """Compare an artifact with its reference, class by class; a class needs two positives and two negatives.
+def check_same_task(rows: Sequence[Row]) -> None:
+    """Refuse rows of which one tells classes apart and another measures heart rates.
+
+    Raises
+    ------
+    ComparisonRefused
+        If so; the message names runs and tasks.
+    """
+    if len({row.task for row in rows}) > 1:
+        listed = "\n".join(f"  {row.name} (run {row.run_id}): {row.task}" for row in rows)
+        raise ComparisonRefused(
+            f"figures of different tasks do not compare:\n{listed}\n"
+            "Narrow the selection down, for example with \"tags.task = 'heart_rate'\"."
+        )
+
+
+def compare_with(row: Row, reference: Row, a: Answered, b: Answered) -> list[Comparison]:
+    """Compare an artifact with its reference, class by class, or heart rates group by group.
+
+    A class needs two positives and two negatives.
 
     Parameters
     ----------
     row, reference : Row
-    a, b : Predictions
+    a, b : Predictions or HeartRates
         Of `row` and of `reference`.
 
     Raises
@@ -86,6 +110,12 @@ def compare_with(row: Row, reference: Row, a: Predictions, b: Predictions) -> li
         If the split digests, records, subjects, targets or classes differ.
     """
     b = _paired(row, reference, a, b)
+    if isinstance(a, HeartRates) or isinstance(b, HeartRates):
+        return [*compare_rates(row, reference)]
+    return _compare_classes(row, reference, a, b)
+
+
+def _compare_classes(row: Row, reference: Row, a: Predictions, b: Predictions) -> list[Comparison]:
     n_positive = (a.targets > 0).sum(axis=0)
     kept = np.flatnonzero((n_positive >= 2) & (len(a.targets) - n_positive >= 2))
     targets = a.targets[:, kept]
@@ -101,7 +131,7 @@ def compare_with(row: Row, reference: Row, a: Predictions, b: Predictions) -> li
     ]
 
 
-def refer_to(row: Row, reference: Row, a: Predictions, b: Predictions, n_resamples: int = 2000, seed: int = 0) -> Row:
+def refer_to(row: Row, reference: Row, a: Answered, b: Answered, n_resamples: int = 2000, seed: int = 0) -> Row:
     """Row with differences to another reference; the gate's verdict, which was about its own, is left out.
 
     Parameters and errors as in `compare_with` and `tracking.statistics.paired_bootstrap`.
@@ -118,8 +148,10 @@ def refer_to(row: Row, reference: Row, a: Predictions, b: Predictions, n_resampl
     )
 
 
-def tabulate_comparisons(comparisons: Sequence[ClassComparison], level: str = "record") -> TableText:
-    """Lay class-wise comparisons out in columns; the caption says what their p values leave out."""
+def tabulate_comparisons(comparisons: Sequence[Comparison], level: str = "record") -> TableText:
+    """Lay comparisons out in columns; the caption says what p values of classes leave out, or how to read bpm."""
+    if rates := [item for item in comparisons if isinstance(item, RateComparison)]:
+        return tabulate_rate_comparisons(rates)
     header = (
         *(
             "name",
@@ -141,6 +173,7 @@ def tabulate_comparisons(comparisons: Sequence[ClassComparison], level: str = "r
             f"{item.mcnemar.p:.3g}",
         )
         for item in comparisons
+        if isinstance(item, ClassComparison)
     ]
     notes = ["p values are not corrected for the number of comparisons"]
     if level != "record":
@@ -174,7 +207,7 @@ def explain_verdicts(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _paired(row: Row, reference: Row, a: Predictions, b: Predictions) -> Predictions:
+def _paired(row: Row, reference: Row, a: Answered, b: Answered) -> Answered:
     check_same_split([row, reference])
     try:
         return align(a, b)

@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
+from tracking.headline import find_headline
 from tracking.rows import Row
 from tracking.tables import MISSING, TableText, format_estimate
 
-# Of these, the ones that the rows have.
-SHOWN = ("precision_weighted", "recall_weighted", "f1_weighted", "accuracy", "auroc_macro")
-
 
 def tabulate_figures(rows: Sequence[Row]) -> TableText:
-    """Lay the common figures of classification out, one row per artifact, whatever its split; no pairs are formed.
+    """Lay the common figures of a task out, one row per artifact, whatever its split; no pairs are formed.
 
     Intervals are those of `Row.metrics`; beside the figures of a cross-validation stand mean and standard deviation
     over its folds.
@@ -52,9 +50,11 @@ def _twin(row: Row) -> tuple[object, ...]:
 
 def _common(rows: Sequence[Row]) -> list[str]:
     """Full names of the shown metrics that every row has, whatever the level."""
-    levels = {row.level for row in rows}
-    suffix = f"_{levels.pop()}" if len(levels) == 1 and "record" not in levels else ""
-    wanted = [f"test/{name}{suffix}" for name in SHOWN]
+    levels, tasks = {row.level for row in rows}, {row.task for row in rows}
+    if len(tasks) > 1:
+        return []
+    headline = find_headline(tasks.pop() if tasks else "classification", levels.pop() if len(levels) == 1 else "record")
+    wanted = [f"test/{name}" for name in headline.shown]
     return [name for name in wanted if all(name in row.metrics for row in rows)]
 
 

@@ -30,7 +30,7 @@ def draw_predictions(predictions: Predictions, title: str = "") -> dict[str, Fig
 
 def roc_figure(predictions: Predictions, title: str = "") -> Figure:
     """ROC curve of every class, with its area in the legend."""
-    figure, axes = _figure(title, "1 - specificity", "sensitivity")
+    figure, axes = make_axes(title, "1 - specificity", "sensitivity")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
     for name, targets, scores in _classes(predictions):
         hits, calls = _calls(targets, scores)
@@ -45,7 +45,7 @@ def roc_figure(predictions: Predictions, title: str = "") -> Figure:
 
 def precision_recall_figure(predictions: Predictions, title: str = "") -> Figure:
     """Precision-recall curve of every class, with its average precision in the legend."""
-    figure, axes = _figure(title, "sensitivity (recall)", "precision")
+    figure, axes = make_axes(title, "sensitivity (recall)", "precision")
     for name, targets, scores in _classes(predictions):
         hits, calls = _calls(targets, scores)
         if hits[-1]:
@@ -79,7 +79,7 @@ def confusion_figure(predictions: Predictions, title: str = "") -> Figure:
 
 def reliability_figure(predictions: Predictions, title: str = "") -> Figure:
     """Observed share of every class over its mean probability, in 15 equal bins; calibration error in the legend."""
-    figure, axes = _figure(title, "mean probability", "observed share")
+    figure, axes = make_axes(title, "mean probability", "observed share")
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8)
     for name, targets, scores in _classes(predictions):
         bins = calibration_bins(scores)
@@ -95,7 +95,7 @@ def reliability_figure(predictions: Predictions, title: str = "") -> Figure:
 def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
     """Metric over file size, colour by latency at batch 1; rows without size or metric are left out.
 
-    The metric is macro AUROC at the level of the rows by default.
+    The metric is the headline of the rows' task at their level by default.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
     if not drawn:
         raise ValueError(f"none of the {len(rows)} rows has both size_bytes and {metric!r}: nothing to plot")
     synthetic = "synthetic data" if any(row.data == "synthetic" for *_, row in drawn) else ""
-    figure, axes = _figure(synthetic, "size (bytes)", metric)
+    figure, axes = make_axes(synthetic, "size (bytes)", metric)
     axes.set_xscale("log")
     # Set beforehand, because files of one size give no range.
     axes.set_xlim(min(size for size, *_ in drawn) / 1.5, max(size for size, *_ in drawn) * 1.5)
@@ -134,7 +134,7 @@ def front_figure(
     points: Sequence[tuple[float, float]], names: Sequence[str], front: Sequence[int], labels: tuple[str, str]
 ) -> Figure:
     """Points (x, y) of a search, those of its front in colour and with their names below."""
-    figure, axes = _figure("", *labels)
+    figure, axes = make_axes("", *labels)
     others = [point for index, point in enumerate(points) if index not in front]
     if others:
         axes.scatter([x for x, _ in others], [y for _, y in others], color="0.6", s=20, label="beaten")
@@ -176,7 +176,8 @@ def sensitivity_figure(
     return figure
 
 
-def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+def make_axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    """Figure with one pair of labelled axes, which needs no display."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     # Bound here, so that saving never asks for a display.
     FigureCanvasAgg(figure)

@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -43,6 +43,8 @@ class Predictions:
         If shapes disagree, ids repeat, targets are not binary or not exclusive, probabilities leave [0, 1] (NaN
         included), times are not finite or the level is unknown.
     """
+
+    task: ClassVar[str] = "classification"
 
     record_ids: NDArray[np.str_]
     subject_ids: NDArray[np.str_]

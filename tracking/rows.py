@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tracking.files import replace_file
+from tracking.headline import TASKS
 
 ROLES = ("teacher", "student", "baseline")
 DATA_KINDS = ("real", "synthetic")
@@ -38,6 +39,7 @@ class Row:
 
     Figures that were not measured are None. ``metrics`` and ``delta`` map metric names such as
     ``test/auroc_macro`` to estimates; ``delta`` is this artifact minus ``reference``, on the same records.
+    ``task`` is what was asked, and decides by which metric rows are judged (`tracking.headline`).
     ``level`` is what one window of the data is; ``leaky`` rows saw their test persons in training. ``folds`` holds
     number, run and metrics of each fold where the figures are those of a cross-validation.
     ``sparsity`` and ``nonzero_weights`` are those of the file's weights, without biases; ``training_s`` are the seconds
@@ -47,7 +49,7 @@ class Row:
     Raises
     ------
     ValueError
-        If `role` or `data` is not one of the known words.
+        If `role`, `data` or `task` is not one of the known words.
     """
 
     role: str
@@ -58,6 +60,7 @@ class Row:
     precision: str
     data: str
     dataset: str
+    task: str = "classification"
     level: str = "record"
     leaky: bool = False
     seed: int | None = None
@@ -105,6 +108,8 @@ class Row:
             raise ValueError(f"row {self.name!r}: role {self.role!r} is not one of {ROLES}")
         if self.data not in DATA_KINDS:
             raise ValueError(f"row {self.name!r}: data {self.data!r} is not one of {DATA_KINDS}")
+        if self.task not in TASKS:
+            raise ValueError(f"row {self.name!r}: task {self.task!r} is not one of {TASKS}")
 
 
 def row_to_dict(row: Row) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Metrics of artifacts, and of differences between them, with intervals over subjects."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracking.answers import Answered
+from tracking.hr_predictions import HeartRates
+from tracking.hr_tallies import weigh_rates
 from tracking.pairing import align
 from tracking.predictions import Predictions, encode_ids
 from tracking.rows import Estimate
@@ -49,7 +53,7 @@ def explain_no_interval(n_subjects: int) -> str:
     return f"no interval: {n_subjects} test subjects, fewer than {MIN_SUBJECTS}" if few else ""
 
 
-def draw_resamples(predictions: Predictions, n_resamples: int = 2000, seed: int = 0) -> Resamples:
+def draw_resamples(predictions: Answered, n_resamples: int = 2000, seed: int = 0) -> Resamples:
     """Draw subjects with replacement; depends on subjects, targets and seed only, never on a model's answers.
 
     Draws in which a class has no positive or no negative row have no AUROC; they are drawn again. Leaving
@@ -57,7 +61,7 @@ def draw_resamples(predictions: Predictions, n_resamples: int = 2000, seed: int 
 
     Parameters
     ----------
-    predictions : Predictions
+    predictions : Predictions or HeartRates
     n_resamples : int, default 2000
     seed : int, default 0
 
@@ -69,11 +73,8 @@ def draw_resamples(predictions: Predictions, n_resamples: int = 2000, seed: int 
     names, subjects = encode_ids(predictions.subject_ids)
     if reason := explain_no_interval(len(names)):
         raise ValueError(reason)
-    _check_classes(predictions)
+    held = _count_needed(predictions, subjects, len(names))
     rng = np.random.default_rng(seed)
-    # Positives and negatives of every class per subject: a draw is good when it holds some of each.
-    truth = predictions.targets.T > 0
-    held = np.array([np.bincount(subjects, side, len(names)) for side in (*truth, *~truth)]).T.astype(np.float32)
     kept: list[NDArray[np.int32]] = []
     n_kept = n_redrawn = 0
     for _ in range(MAX_REDRAWS):
@@ -88,12 +89,12 @@ def draw_resamples(predictions: Predictions, n_resamples: int = 2000, seed: int 
             return Resamples(np.concatenate(kept), subjects, n_redrawn)
     raise ValueError(
         f"only {n_kept} of {n_resamples} resamples of {len(names)} subjects hold positives and negatives of "
-        f"every class in {predictions.class_names}: too few subjects for an interval"
+        f"every class in {getattr(predictions, 'class_names', ())}: too few subjects for an interval"
     )
 
 
 def bootstrap_metrics(
-    predictions: Predictions, n_resamples: int = 2000, seed: int = 0, split: str = "test"
+    predictions: Answered, n_resamples: int = 2000, seed: int = 0, split: str = "test"
 ) -> dict[str, Estimate]:
     """Metrics of one artifact with 95 % percentile intervals of the subject-cluster bootstrap.
 
@@ -102,7 +103,7 @@ def bootstrap_metrics(
 
     Parameters
     ----------
-    predictions : Predictions
+    predictions : Predictions or HeartRates
     n_resamples : int, default 2000
     seed : int, default 0
     split : str, default "test"
@@ -124,13 +125,13 @@ def bootstrap_metrics(
 
 
 def paired_bootstrap(
-    a: Predictions, b: Predictions, n_resamples: int = 2000, seed: int = 0, split: str = "test"
+    a: Answered, b: Answered, n_resamples: int = 2000, seed: int = 0, split: str = "test"
 ) -> dict[str, Estimate]:
     """Differences a - b with 95 % intervals; both sides see the same resamples of subjects.
 
     Parameters
     ----------
-    a, b : Predictions
+    a, b : Predictions or HeartRates
         Of the same rows; their order may differ.
     n_resamples, seed, split
         As in `bootstrap_metrics`; its interval for `a` comes from the same resamples.
@@ -143,14 +144,14 @@ def paired_bootstrap(
     return _estimate([a, align(a, b)], n_resamples, seed, split)
 
 
-def point_metrics(predictions: Predictions) -> dict[str, float]:
+def point_metrics(predictions: Answered) -> dict[str, float]:
     """Metrics of `bootstrap_metrics` without intervals or the split in their names: exact, NaN where undefined."""
     together = np.zeros(len(predictions.record_ids), dtype=np.int64)
-    metrics = weigh(predictions, tally(predictions, together, 1), np.ones((1, 1)))
+    metrics = _weigh(predictions, together, np.ones((1, 1)))
     return {name: float(values[0]) for name, values in metrics.items()}
 
 
-def _estimate(sides: list[Predictions], n_resamples: int, seed: int, split: str) -> dict[str, Estimate]:
+def _estimate(sides: Sequence[Answered], n_resamples: int, seed: int, split: str) -> dict[str, Estimate]:
     """Metrics of one side, or differences between two that have the same rows."""
     values = _subtract([point_metrics(side) for side in sides])
     if explain_no_interval(len(encode_ids(sides[0].subject_ids)[0])):
@@ -160,10 +161,27 @@ def _estimate(sides: list[Predictions], n_resamples: int, seed: int, split: str)
     return {f"{split}/{name}": Estimate(value, *_percentiles(resampled[name])) for name, value in values.items()}
 
 
-def _resampled(predictions: Predictions, resamples: Resamples) -> dict[str, Floats]:
+def _resampled(predictions: Answered, resamples: Resamples) -> dict[str, Floats]:
     """Metrics in every resample, each of shape (n_resamples,)."""
-    tallies = tally(predictions, resamples.subjects, resamples.counts.shape[1], MAX_GROUPS)
-    return weigh(predictions, tallies, resamples.counts.astype(np.float64))
+    return _weigh(predictions, resamples.subjects, resamples.counts.astype(np.float64), MAX_GROUPS)
+
+
+def _weigh(
+    predictions: Answered, subjects: NDArray[np.int64], weights: Floats, max_groups: int | None = None
+) -> dict[str, Floats]:
+    """Metrics at every weighting (n_weightings, n_subjects) of the subjects."""
+    if isinstance(predictions, HeartRates):
+        return weigh_rates(predictions, subjects, weights)
+    return weigh(predictions, tally(predictions, subjects, weights.shape[1], max_groups), weights)
+
+
+def _count_needed(predictions: Answered, subjects: NDArray[np.int64], n_subjects: int) -> NDArray[np.float32]:
+    """Count what every draw must hold some of, (n_subjects, kinds): positives and negatives of every class."""
+    if isinstance(predictions, HeartRates):
+        return np.zeros((n_subjects, 0), np.float32)
+    _check_classes(predictions)
+    truth = predictions.targets.T > 0
+    return np.array([np.bincount(subjects, side, n_subjects) for side in (*truth, *~truth)]).T.astype(np.float32)
 
 
 def _subtract(sides: list[dict[str, Figures]]) -> dict[str, Figures]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tracking.answers import Answered, load_answers
 from tracking.artifacts import PREDICTIONS_FILE, ROW_FILE, log_onnx_model, row_metrics, write_artifacts, write_files
 from tracking.connection import (
     TrackingError,
@@ -19,7 +20,6 @@ from tracking.connection import (
     write_batch,
 )
 from tracking.owners import terminate_cleanly
-from tracking.predictions import Predictions, load_predictions
 from tracking.rows import Row, read_rows_file
 from tracking.runs import close_stale_runs, open_run
 from tracking.search import download_file, quoted, search_runs
@@ -34,7 +34,7 @@ KEPT = "Nothing is lost: rows.json in the job's output folder keeps the results.
 PARAM_FIELDS = ("role", "model", "recipe", "runtime", "precision", "data", "dataset", "seed", "threads")
 TAG_FIELDS = (
     *("role", "model", "recipe", "runtime", "precision", "data", "level", "leaky", "reference", "verdict", "group"),
-    *("data_digest", "split_digest", "preprocessing_digest", "config_digest"),
+    *("task", "data_digest", "split_digest", "preprocessing_digest", "config_digest"),
 )
 
 
@@ -112,7 +112,7 @@ class Store:
         run_id: str,
         row: Row,
         *,
-        predictions: Predictions | None = None,
+        predictions: Answered | None = None,
         model_path: Path | str | None = None,
         figures: Mapping[str, "Figure"] | None = None,
         texts: Mapping[str, str] | None = None,
@@ -127,7 +127,7 @@ class Store:
         run_id : str
             Run of the artifact, from `OpenRun.child`.
         row : Row
-        predictions : Predictions, optional
+        predictions : Predictions or HeartRates, optional
             Written as ``predictions.npz``.
         model_path : Path or str, optional
             ONNX file that is logged as a model named ``model``.
@@ -242,7 +242,7 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
             return read_rows_file(download_file(self.client, run_id, ROW_FILE, folder))[0]
 
-    def read_predictions(self, run_id: str) -> Predictions:
+    def read_predictions(self, run_id: str) -> Answered:
         """Test predictions of a run.
 
         Raises
@@ -251,7 +251,7 @@ class Store:
             If the run has none.
         """
         with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
-            return load_predictions(download_file(self.client, run_id, PREDICTIONS_FILE, folder))
+            return load_answers(download_file(self.client, run_id, PREDICTIONS_FILE, folder))
 
 
 def initialise(

@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from tracking.headline import find_headline
 from tracking.rows import Estimate, Row, row_to_dict, rows_to_json
 from tracking.statistics import explain_no_interval
 
@@ -39,17 +40,20 @@ class TableText:
 
 
 def default_metric(rows: Sequence[Row]) -> str:
-    """Name macro AUROC on test at the level of the rows.
+    """Name the headline on test of the rows' task at their level, such as macro AUROC.
 
     Raises
     ------
     ValueError
-        If the rows are of several levels.
+        If the rows are of several tasks or levels.
     """
+    tasks = sorted({row.task for row in rows}) or ["classification"]
+    if len(tasks) > 1:
+        raise ValueError(f"rows of the tasks {tasks} have no metric in common")
     levels = sorted({row.level for row in rows}) or ["record"]
     if len(levels) > 1:
         raise ValueError(f"rows of the levels {levels} have no metric in common: name one that they have")
-    return "test/auroc_macro" if levels == ["record"] else f"test/auroc_macro_{levels[0]}"
+    return find_headline(tasks[0], levels[0]).named("test")
 
 
 def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differing: bool = False) -> TableText:
@@ -59,8 +63,8 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differ
     ----------
     rows : sequence of Row
     metric : str, optional
-        Metric that the table shows, with its interval and its difference to the reference; macro AUROC at the level
-        of the rows by default.
+        Metric that the table shows, with its interval and its difference to the reference; the headline of their
+        task at the level of the rows by default.
     only_differing : bool, default False
         Move columns in which all rows agree into the caption; add name, data set, seed, reference and
         every setting where they differ. The kind of data stays in every row as long as one row is synthetic.

@@ -1,0 +1,13 @@
+"""Every figure of what an artifact answered, whatever it was asked."""
+
+from matplotlib.figure import Figure
+
+from tracking.answers import Answered
+from tracking.hr_plots import draw_rates
+from tracking.hr_predictions import HeartRates
+from tracking.plots import draw_predictions
+
+
+def draw_answers(answers: Answered, title: str = "") -> dict[str, Figure]:
+    """Every figure of an artifact's answers, by file name."""
+    return draw_rates(answers, title) if isinstance(answers, HeartRates) else draw_predictions(answers, title)
