@@ -107,7 +107,7 @@ def signal_to_noise(wave: ArrayLike, fs: float, rate_bpm: ArrayLike) -> NDArray[
     windows shorter than 10 s one over their length, which is what they resolve.
     """
     values, rates = check_wave(wave, fs), np.asarray(rate_bpm, dtype=np.float64)[..., None] / 60
-    frequencies, power = _spectrum(values - values.mean(axis=-1, keepdims=True), fs, taper=False)
+    frequencies, power = _spectrum(values - values.mean(axis=-1, keepdims=True), fs)
     inside = (frequencies >= SNR_BAND_HZ[0]) & (frequencies <= SNR_BAND_HZ[1])
     half_width = max(SNR_HALF_WIDTH_HZ, fs / values.shape[-1])
     near = (abs(frequencies - rates) <= half_width) | (abs(frequencies - 2 * rates) <= half_width)
@@ -154,12 +154,14 @@ def find_variability(wave: ArrayLike, fs: float, min_s: float = 60.0) -> dict[st
     return {**{name: float(indices[column]) for name, column in names.items()}, "n_beats": float(len(peaks))}
 
 
-def _spectrum(rows: Floats, fs: float, *, taper: bool) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Frequencies in Hz and power (..., frequencies)."""
+def _spectrum(rows: Floats, fs: float) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Frequencies in Hz and power (..., frequencies).
+
+    Without a taper, which would hear the middle of a clip more than its ends where the rate drifts.
+    """
     n = rows.shape[-1]
-    window = signal.windows.hann(n, sym=False) if taper else np.ones(n)
     padded = 1 << int(np.ceil(np.log2(max(n, fs / BIN_HZ))))
-    return np.fft.rfftfreq(padded, 1 / fs), np.abs(np.fft.rfft(rows * window, padded)) ** 2
+    return np.fft.rfftfreq(padded, 1 / fs), np.abs(np.fft.rfft(rows, padded)) ** 2
 
 
 def _sharpen(curves: NDArray[np.floating], peaks: NDArray[np.intp]) -> Floats:
@@ -174,7 +176,7 @@ def _sharpen(curves: NDArray[np.floating], peaks: NDArray[np.intp]) -> Floats:
 
 
 def _by_fft(rows: Floats, fs: float, band_hz: tuple[float, float]) -> Floats:
-    frequencies, power = _spectrum(rows, fs, taper=True)
+    frequencies, power = _spectrum(rows, fs)
     inside = np.flatnonzero((frequencies >= band_hz[0]) & (frequencies <= band_hz[1]))
     curves = np.log(power[:, inside] + np.finfo(float).tiny)
     return (inside[0] + _sharpen(curves, curves.argmax(axis=1))) * frequencies[1]
