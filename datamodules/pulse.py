@@ -52,7 +52,12 @@ class PulseFilter:
         wave = np.cumsum(check_wave(derivative, fs), axis=-1)
         if times_s is not None:
             wave = to_uniform(wave, times_s, fs)
-        return bandpass(detrend(wave, self.detrend_lambda * (fs / DETREND_FS) ** 2), fs, self.band_hz, self.order)
+        return self.clean(wave, fs)
+
+    def clean(self, wave: ArrayLike, fs: float) -> Floats:
+        """Detrend and band-pass a wave (..., samples); errors as above."""
+        trendless = detrend(check_wave(wave, fs), self.detrend_lambda * (fs / DETREND_FS) ** 2)
+        return bandpass(trendless, fs, self.band_hz, self.order)
 
 
 def to_uniform(wave: ArrayLike, times_s: ArrayLike, fs: float) -> Floats:
