@@ -81,11 +81,11 @@ def chrom(rgb: Floats, fs: float) -> Floats:
 def pos(rgb: Floats, fs: float) -> Floats:
     """Plane orthogonal to the skin tone, window by window: Wang et al. 2017 (doi 10.1109/TBME.2016.2609282).
 
-    Shapes: rgb (..., frames, 3) -> (..., frames).
+    Shapes: rgb (..., frames, 3) -> (..., frames). The sign is turned, as in `green`.
     """
     windows, starts = _cut(rgb, round(WINDOW_S * fs), 1)
     red, green_, blue = np.moveaxis(windows / windows.mean(axis=-2, keepdims=True), -1, 0)
-    x, y = green_ - blue, green_ + blue - 2 * red
+    x, y = blue - green_, 2 * red - green_ - blue
     waves = x + _ratio(x, y) * y
     return _overlap_add(waves - waves.mean(axis=-1, keepdims=True), starts, rgb.shape[-2])
 
