@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -189,7 +190,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             if sum(item.file_size for item in archive.infolist()) > MAX_BYTES:
                 raise ValueError(f"weights {str(path)!r} unpack to more than {MAX_BYTES} bytes: no TS-CAN")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # What torch thinks of odd pickles; they are refused all the same.
+            warnings.simplefilter("ignore", UserWarning)
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"weights {str(path)!r} are damaged, or hold Python objects, which could run code: expected a state dict"

@@ -14,8 +14,8 @@ from lightning_modules.nets.tscan import TsCan
 Batch = Sequence[Tensor]
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-# Below it a wave counts as flat; waves are standardised.
-TINY = 1e-6
+# Below it the product of two waves' powers counts as that of a flat one.
+TINY = 1e-12
 
 
 def pearson(signals: Tensor, target: Tensor) -> Tensor:
@@ -24,8 +24,9 @@ def pearson(signals: Tensor, target: Tensor) -> Tensor:
     Shapes: signals, target (batch, frames, ...) -> (batch, ...).
     """
     ours, theirs = (wave - wave.mean(dim=1, keepdim=True) for wave in (signals, target))
-    norms = ours.square().sum(dim=1).sqrt() * theirs.square().sum(dim=1).sqrt()
-    return (ours * theirs).sum(dim=1) / norms.clamp(min=TINY)
+    norms = ours.square().sum(dim=1) * theirs.square().sum(dim=1)
+    # Before the root, whose slope at 0 is no number.
+    return (ours * theirs).sum(dim=1) / norms.clamp(min=TINY).sqrt()
 
 
 def negative_pearson_loss(signals: Tensor, batch: Batch) -> Tensor:
