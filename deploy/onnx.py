@@ -51,10 +51,11 @@ def export_onnx(
     Parameters
     ----------
     net : nn.Module
-        Maps (batch, leads, time) to logits (batch, classes); exported in eval mode as float32.
+        Maps (batch, leads, time) to logits (batch, classes), or clips (batch, frames, channels, height, width) to
+        waves (batch, frames); exported in eval mode as float32.
     path : str or Path
         File to write; its folder is made.
-    example : Tensor of shape (batch, leads, time)
+    example : Tensor of shape (batch, leads, time) or (batch, frames, channels, height, width)
         Gives the shape of a window; values do not matter.
     precision : {"float32", "int8", "int8_dynamic"}
         "int8" is static quantize-dequantize of weights and activations; "int8_dynamic" quantizes linear
@@ -197,8 +198,10 @@ def _export_float(net: "nn.Module", example: "Tensor", opset: int) -> "ModelProt
 
     from deploy.onnx_graph import prepare_graph
 
-    if example.ndim != 3:
-        raise ValueError(f"example of shape {tuple(example.shape)!r}, expected (batch, leads, time)")
+    if example.ndim < 3:
+        raise ValueError(
+            f"example of shape {tuple(example.shape)!r}, expected (batch, leads, time) or (batch, frames, ...)"
+        )
     try:
         twin = copy.deepcopy(net).to("cpu", torch.float32).eval()
     except RuntimeError as error:
