@@ -201,6 +201,30 @@ def test_tscan_forms_divide_nothing_and_the_unrolled_one_has_a_batch_of_one():
     assert {int(np.prod(node.meta["val"].shape[:-3])) for node in unrolled} == {1}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["batched", "unrolled"])
+def test_tscan_forms_become_tflite_without_a_division(form, tmp_path):
+    litert_torch = pytest.importorskip("litert_torch")
+    from ai_edge_litert.interpreter import Interpreter
+
+    torch.manual_seed(0)
+    net = TsCan(10, 36).eval()
+    clip = make_clips(net, 1, 10)
+    twin, example = (batched_form(net), clip) if form == "batched" else (unrolled_form(net, 10), lay_out(clip))
+    path = tmp_path / "net.tflite"
+    litert_torch.convert(twin, (example,)).export(str(path))
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], example.numpy())
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(found, net(clip).detach().numpy(), atol=1e-5)
+    operators = {detail["op_name"] for detail in interpreter._get_ops_details()}
+    assert {"CONV_2D", "RSQRT", "MEAN"} <= operators
+    assert not {"DIV", "POW", "SUM"} & operators
+    assert path.stat().st_size < 2_450_000
+
+
 def test_tscan_exports_with_a_dynamic_batch():
     net = make_net()
     clips = make_clips(net, 3)

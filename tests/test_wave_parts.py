@@ -54,6 +54,6 @@ def test_wave_match_is_part_of_a_students_loss():
     student, _ = step(make_module((4, 4)), ExportSpec(), tools)
     # Who answers as the teacher does is only judged by the labels.
     with_teacher, labels = losses[0]
-    assert with_teacher == pytest.approx(0.5 * labels.item(), abs=1e-5)
+    assert with_teacher.item() == pytest.approx(0.5 * labels.item(), abs=1e-5)
     assert student.criterion is student.label_loss
     assert student.net.first.motion_same.weight.grad is not None

@@ -51,7 +51,11 @@ def normalise_mask(mask: Tensor, norm: str) -> Tensor:
     `norm` "rsqrt" does so without a division, which Edge TPUs lack: times the square of the mean's inverse root.
     """
     mean = mask.mean((2, 3), keepdim=True)
-    return 0.5 * mask / mean if norm == "divide" else 0.5 * (mask * mean.rsqrt().square())
+    if norm == "divide":
+        return 0.5 * mask / mean
+    root = mean.rsqrt()
+    # Not `square`, which TFLite writes as a power.
+    return 0.5 * (mask * (root * root))
 
 
 class GatedStage(nn.Module):
