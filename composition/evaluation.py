@@ -128,11 +128,8 @@ class Evaluator:
             metric = self.task.weigh(self.datamodule, outputs, rows)
         except ValueError as error:
             raise ValueError(f"{len(rows)} validation windows (sensitivity_windows): {error}") from error
-        if not self.task.headline.larger_is_better:
-            metric = -metric
-        return Evaluation(
-            metric, self.task.to_scores(self.datamodule, outputs), count.layer_macs, count.int8_macs_share
-        )
+        scores = self.task.to_scores(self.datamodule, outputs)
+        return Evaluation(self.task.headline.sign * metric, scores, count.layer_macs, count.int8_macs_share)
 
 
 def log_sensitivity(fitter: Fitter, report: SensitivityReport) -> None:

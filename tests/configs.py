@@ -14,6 +14,12 @@ def names_of(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
+# Models for clips of a face, and those for ECG windows. The facts stand in for a data module of videos.
+RPPG_MODELS = [name for name in names_of("model") if "base/rppg@" in (CONF / "model" / f"{name}.yaml").read_text()]
+CLASSIFIERS = [name for name in names_of("model") if name not in RPPG_MODELS]
+RPPG_FACTS = ("++datamodule.n_frames=10", "++datamodule.image_size=36", "++datamodule.fs=30")
+
+
 def compose_config(*overrides: str) -> DictConfig:
     """Compose conf/config.yaml as `train.py` does, without Hydra's own node."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):

@@ -12,7 +12,7 @@ from compression.feature_maps import Answer, Tap, find_layer, to_map
 from compression.recipe import ExportSpec, Tools, apply_steps, weights_digest
 from compression.teachers import BatchView, RecordView, look_at_records
 from lightning_modules.nets.ensemble import Ensemble
-from tests.configs import compose_config, names_of
+from tests.configs import CLASSIFIERS, compose_config, names_of
 from tests.tiny import TinyDataModule, tiny_module, tiny_trainer
 
 HERE = {"start": "here", "max_epochs": 2, "learning_rate": 0.01}
@@ -200,7 +200,7 @@ def test_every_recipe_makes_its_parts(name):
     assert len(step.parts) == (2 if name in ("distill_feature", "distill_attention", "distill_relational") else 1)
 
 
-@pytest.mark.parametrize("name", names_of("model"))
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_net_has_a_last_map_before_pooling(name):
     net = instantiate(compose_config(f"model={name}").model.module.net)
     signal = torch.randn(2, 12, 1000)

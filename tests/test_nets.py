@@ -19,11 +19,12 @@ from lightning_modules.nets.layers import same_conv
 from lightning_modules.nets.resnet1d import ResNet1d
 from lightning_modules.nets.rr_tcn import RrTcn
 from lightning_modules.nets.small1d import Small1d
-from tests.configs import compose_config, names_of
+from tests.configs import CLASSIFIERS, RPPG_FACTS, RPPG_MODELS, compose_config, names_of
 from tests.exporting import quantize, randomise, run_torch
 
 MODELS = names_of("model")
-# Trainable parameters at 12 leads, 1000 samples and 5 classes; widths that P3 does not print meet its rounded totals.
+# Trainable parameters at 12 leads, 1000 samples and 5 classes, or at 36x36 pixels; widths that P3 does not print meet
+# its rounded totals.
 EXACT = {
     "attention_pool": 110_181,
     "attention_se": 113_965,
@@ -38,11 +39,14 @@ EXACT = {
     "cnn1d_teacher": 6_522_555,
     "cnn_vit": 104_565,
     "inception1d": 4_265_189,
+    "mtts_can": 934_564,
     "resnet15": 22_457,
     "resnet21": 12_293,
     "resnet25": 26_921,
     "rr_tcn": 11_861,
     "small1d": 94_911,
+    "tscan": 532_899,
+    "tscan_narrow": 133_843,
 }
 ROUNDED = {"cnn1d_1m2": 1.2e6, "cnn1d_915k": 915e3, "cnn1d_260k": 260e3, "cnn1d_124k": 124e3, "cnn1d_57k": 57e3}
 # As the papers count: Keras adds the running mean and variance of the batch norms.
@@ -54,12 +58,18 @@ KERAS = {
     "inception1d": (4_266_277, ()),
 }
 # One of each kind; the rest of the cross is slow.
-FAMILIES = ("cnn1d_57k", "resnet15", "attention_se", "attention_pool", "cnn_vit", "rr_tcn", "small1d")
+FAMILIES = ("cnn1d_57k", "resnet15", "attention_se", "attention_pool", "cnn_vit", "rr_tcn", "small1d", "tscan_narrow")
 EXPORTED = [name if name in FAMILIES else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 
 
 def build_net(model: str, *overrides: str) -> nn.Module:
-    return instantiate(compose_config(f"model={model}", "datamodule=ptbxl", *overrides).model.module.net)
+    facts = RPPG_FACTS if model in RPPG_MODELS else ()
+    return instantiate(compose_config(f"model={model}", "datamodule=ptbxl", *facts, *overrides).model.module.net)
+
+
+def shapes_of(model: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape of a window and of what the net makes of it."""
+    return ((10, 6, 36, 36), (10,)) if model in RPPG_MODELS else ((12, 1000), (5,))
 
 
 def count(net: nn.Module) -> int:
@@ -103,18 +113,25 @@ def test_resnet_has_the_layers_that_its_name_counts(model, layers):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_net_maps_batch_leads_time_to_logits(model):
+def test_net_maps_windows_to_answers(model):
     net = build_net(model).eval()
-    assert net(torch.zeros(2, 12, 1000)).shape == (2, 5)
+    window, answer = shapes_of(model)
+    assert net(torch.zeros(2, *window)).shape == (2, *answer)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", RPPG_MODELS)
+def test_net_takes_the_facts_of_videos(model):
+    net = build_net(model, "datamodule.n_frames=40", "datamodule.image_size=20", "model.module.net.segment=20").eval()
+    assert net(torch.zeros(2, 40, 6, 20, 20)).shape == (2, 40)
+
+
+@pytest.mark.parametrize("model", CLASSIFIERS)
 def test_net_takes_the_data_modules_facts(model):
     net = build_net(model, "datamodule.n_leads=2", "datamodule.n_classes=3", "datamodule.n_samples=300").eval()
     assert net(torch.zeros(2, 2, 300)).shape == (2, 3)
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "inception1d"])
+@pytest.mark.parametrize("model", [name for name in CLASSIFIERS if name != "inception1d"])
 def test_net_trains_on_crops(model):
     net = build_net(model).train()
     net(torch.randn(4, 12, 250)).sum().backward()
@@ -125,7 +142,7 @@ def test_net_trains_on_crops(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_net_exports_with_a_dynamic_batch(model):
     net = build_net(model).eval()
-    windows = torch.randn(3, 12, 1000)
+    windows = torch.randn(3, *shapes_of(model)[0])
     program = torch.export.export(net, (windows,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.testing.assert_close(program.module()(windows[:2]), net(windows[:2]), rtol=1e-4, atol=1e-5)
 
@@ -136,6 +153,14 @@ def make_waves() -> np.ndarray:
     phases, gains = random.uniform(0, 2 * np.pi, (48, 12, 1)), random.standard_normal((48, 12, 1))
     cycles = np.geomspace(5, 200, 48)[:, None, None] * np.linspace(0, 1, 1000)
     return (gains * np.sin(2 * np.pi * cycles + phases)).astype(np.float32)
+
+
+def make_clips() -> np.ndarray:
+    """Make 6 clips of (10, 6, 36, 36), smooth in time and space, as a standardised face is."""
+    random = np.random.default_rng(0)
+    coarse = torch.from_numpy(random.standard_normal((6, 6, 4, 5, 5), dtype=np.float32))
+    fine = nn.functional.interpolate(coarse, (10, 36, 36), mode="trilinear", align_corners=True)
+    return (1.5 * fine.transpose(1, 2)).contiguous().numpy()
 
 
 def settle(net: nn.Module, windows: np.ndarray) -> nn.Module:
@@ -154,7 +179,7 @@ def settle(net: nn.Module, windows: np.ndarray) -> nn.Module:
 
 @pytest.mark.parametrize("model", EXPORTED)
 def test_net_runs_as_onnx_in_float_and_int8(model, tmp_path):
-    windows = make_waves()
+    windows = make_clips() if model in RPPG_MODELS else make_waves()
     net = settle(build_net(model), windows)
     exact = export_onnx(net, tmp_path / "float.onnx", example=torch.from_numpy(windows))
     quantized = quantize(exact, windows, tmp_path / "int8.onnx", align=4)

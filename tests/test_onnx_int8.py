@@ -15,7 +15,7 @@ from deploy.onnx import export_onnx
 from deploy.onnx_int8 import quantize_dynamic_int8
 from deploy.onnx_macs import count_macs
 from lightning_modules.nets.cnn1d import Cnn1d
-from tests.configs import compose_config, names_of
+from tests.configs import CLASSIFIERS, compose_config
 from tests.exporting import (
     Residual,
     make_small,
@@ -243,7 +243,7 @@ def test_onnx_int8_calibration_that_calibrates_nothing_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [name for name in names_of("model") if name != "cnn1d"])
+@pytest.mark.parametrize("model", CLASSIFIERS)
 def test_onnx_int8_keeps_the_byte_limit_of_every_model(tmp_path, model):
     config = compose_config(f"model={model}", "datamodule=ptbxl")
     net, export = instantiate(config.model.module.net), instantiate(config.deploy.targets.onnx)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from composition.measurement import reloaded_logits, torch_logits
+from composition.measurement import reloaded_outputs, torch_outputs
 from compression.channels import choose_channels, count_bytes, count_macs, cut_channels, find_groups
 from compression.pruning import PruneStructured
 from compression.recipe import ExportSpec, Tools
@@ -188,7 +188,7 @@ def test_a_pruned_net_is_an_ordinary_net():
     assert pruned.net.features[4].weight.is_contiguous(memory_format=torch.channels_last)
     assert not pruned.net.features[4].weight.is_contiguous()
     windows = TinyDataModule().windows("val")
-    assert np.array_equal(torch_logits(pruned.net, windows), reloaded_logits(pruned.net, windows))
+    assert np.array_equal(torch_outputs(pruned.net, windows), reloaded_outputs(pruned.net, windows))
     with torch.autocast("cpu", torch.bfloat16):
         pruned.net.train()(torch.from_numpy(windows)).sum().backward()
 

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from composition.measurement import reloaded_logits, torch_logits
+from composition.measurement import reloaded_outputs, torch_outputs
 from compression.fine_tuning import holding_zeros
 from compression.quantization import PtqInt8
 from compression.recipe import ExportSpec, apply_steps
@@ -49,7 +49,7 @@ def test_gradual_pruning_holds_its_zeros_through_training(tmp_path, soft_weight)
     assert not torch.equal(pruned.net.head.weight, module.net.head.weight)
     assert list(pruned.net.state_dict()) == list(module.net.state_dict())
     windows = TinyDataModule().windows("val")
-    assert check_reload(torch_logits(pruned.net, windows), reloaded_logits(pruned.net, windows)).status == "PASS"
+    assert check_reload(torch_outputs(pruned.net, windows), reloaded_outputs(pruned.net, windows)).status == "PASS"
 
 
 def test_zeros_survive_export_and_quantization(tmp_path):
@@ -120,7 +120,7 @@ def test_steps_leave_the_module_that_came_in_as_it_is():
     for step in (PruneUnstructured(max_epochs=0), PruneNM(max_epochs=0), PruneMasksReloaded()):
         step(module, ExportSpec(), make_tools(module))
     assert all(torch.equal(value, before[name]) for name, value in module.net.state_dict().items())
-    assert np.isfinite(torch_logits(module.net, TinyDataModule().windows("val"))).all()
+    assert np.isfinite(torch_outputs(module.net, TinyDataModule().windows("val"))).all()
 
 
 @pytest.mark.parametrize(

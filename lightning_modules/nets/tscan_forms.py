@@ -1,0 +1,107 @@
+"""The same TS-CAN written for other runtimes: no division, or every tensor with a batch of one."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_modules.nets.tscan import N_COLOURS, GatedStage, TsCan
+
+Frames = list[Tensor]
+
+
+def batched_form(net: TsCan) -> TsCan:
+    """Copy a net into one that scales its masks without a division; the frames of a clip stay the batch.
+
+    For TFLite: one set of operators, all of which exist in int8. Its maps have a batch of as many frames, which an
+    Edge TPU does not take.
+    """
+    twin = copy.deepcopy(net)
+    twin.mask_norm = "rsqrt"
+    return twin.eval()
+
+
+def unrolled_form(net: TsCan, n_frames: int) -> "UnrolledTsCan":
+    """Copy a net into one that handles the frames of one clip one after another, see `UnrolledTsCan`."""
+    return UnrolledTsCan(copy.deepcopy(net), n_frames).eval()
+
+
+class UnrolledTsCan(nn.Module):
+    """A TS-CAN for one clip in which no tensor has more than its three innermost dimensions above one.
+
+    Meant for Edge TPUs (Coral): no division, no batch of frames, and the input laid out as one image of all channels
+    of all frames. Weights are shared by all frames.
+
+    Parameters
+    ----------
+    net : TsCan
+    n_frames : int
+        Frames of the clip, a multiple of the net's segment.
+
+    Raises
+    ------
+    ValueError
+        If the net's segment does not divide `n_frames`.
+    """
+
+    def __init__(self, net: TsCan, n_frames: int) -> None:
+        super().__init__()
+        if n_frames % net.segment:
+            raise ValueError(f"clips of {n_frames} frames are not a multiple of segment={net.segment}")
+        self.net = net
+        self.n_frames = n_frames
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Shapes: image (1, size, size, frames * 6), see `lay_out` -> (1, frames)."""
+        frames = [part.permute(0, 3, 1, 2) for part in image.split(2 * N_COLOURS, dim=3)]
+        motion = [frame[:, :N_COLOURS] for frame in frames]
+        appearance = [frame[:, N_COLOURS:] for frame in frames]
+        for index, stage in enumerate(self.net.stages):
+            if index:
+                appearance = self._each(self._pool, appearance)
+            motion, appearance = self._run_stage(stage, motion, appearance)
+        # As in one image: the dense layer reads its features channel by channel.
+        head = self.net.heads[self.net.answer]
+        return torch.cat([head(frame.flatten(1)) for frame in motion], 1)
+
+    def _run_stage(self, stage: GatedStage, motion: Frames, appearance: Frames) -> tuple[Frames, Frames]:
+        looks = [stage.look(frame, "rsqrt") for frame in appearance]
+        for layer in (stage.motion_same, stage.motion_valid):
+            motion = [torch.tanh(layer(frame)) for frame in self._shift(motion)]
+        gated = [frame * mask for frame, (_, mask) in zip(motion, looks, strict=True)]
+        return self._each(self._pool, gated), [features for features, _ in looks]
+
+    def _pool(self, frame: Tensor) -> Tensor:
+        return functional.avg_pool2d(frame, self.net.pool)
+
+    def _shift(self, motion: Frames) -> Frames:
+        return [self._see_neighbours(motion, index) for index in range(self.n_frames)]
+
+    def _see_neighbours(self, motion: Frames, index: int) -> Tensor:
+        """One frame with a third of the next frame's channels and a third of those of the frame before."""
+        own = motion[index]
+        fold, segment = own.shape[1] // 3, self.net.segment
+        is_first, is_last = index % segment == 0, index % segment == segment - 1
+        following = (own if is_last else motion[index + 1])[:, :fold]
+        preceding = (own if is_first else motion[index - 1])[:, fold : 2 * fold]
+        still = own[:, 2 * fold :]
+        if self.net.edge == "repeat" or not (is_first or is_last):
+            return torch.cat([following, preceding, still], 1)
+        # Padding makes zeros without storing a map of them.
+        if is_first and is_last:
+            return functional.pad(still, (0, 0, 0, 0, 2 * fold, 0))
+        if is_first:
+            return torch.cat([functional.pad(following, (0, 0, 0, 0, 0, fold)), still], 1)
+        return functional.pad(torch.cat([preceding, still], 1), (0, 0, 0, 0, fold, 0))
+
+    @staticmethod
+    def _each(function: Callable[[Tensor], Tensor], frames: Frames) -> Frames:
+        return [function(frame) for frame in frames]
+
+
+def lay_out(clip: Tensor) -> Tensor:
+    """Lay a clip (1, frames, 6, size, size) out as an image (1, size, size, frames * 6) for `UnrolledTsCan`."""
+    _, n_frames, channels, height, width = clip.shape
+    return clip.permute(0, 3, 4, 1, 2).reshape(1, height, width, n_frames * channels)
