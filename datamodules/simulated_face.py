@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.face_detectors import import_cv2
+
 PULSE_RGB = np.array([0.33, 1.0, 0.53])
 _HAIR, _EYES, _LIPS, _BROWS = (38, 30, 26), (32, 26, 24), (150, 82, 80), (54, 40, 32)
 _SKINS = ((226, 178, 150), (206, 154, 122), (184, 132, 100), (232, 190, 168))
@@ -83,9 +85,7 @@ def simulate_pulse(
     return 2 * (wave - wave.mean()) / max(float(np.ptp(wave)), 1e-9)
 
 
-def render_frames(
-    rng: np.random.Generator, plan: FacePlan, bvp: NDArray[np.float64]
-) -> Iterator[NDArray[np.uint8]]:
+def render_frames(rng: np.random.Generator, plan: FacePlan, bvp: NDArray[np.float64]) -> Iterator[NDArray[np.uint8]]:
     """Draw the frames one after the other.
 
     Parameters
@@ -102,7 +102,7 @@ def render_frames(
     ndarray of uint8, shape (height, width, 3)
         Frames in RGB.
     """
-    import cv2
+    cv2 = import_cv2()
 
     shape = (plan.height, plan.width)
     size = 0.62 * plan.height if plan.width >= plan.height else 0.62 * plan.width
@@ -135,7 +135,7 @@ def render_frames(
 
 
 def _draw_background(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32]:
-    import cv2
+    cv2 = import_cv2()
 
     coarse = rng.uniform(70, 120, (3, 4, 1)) + rng.uniform(-8, 8, (3, 4, 3))
     return cv2.resize(coarse.astype(np.float32), shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -145,7 +145,7 @@ def _draw_face(
     rng: np.random.Generator, side: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return colours (side, side, 3), coverage (side, side) and which of it is skin (side, side), 0 to 1."""
-    import cv2
+    cv2 = import_cv2()
 
     scale = 4  # drawn larger and reduced by area: soft edges
     full = side * scale
