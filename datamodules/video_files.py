@@ -1,5 +1,6 @@
 """Video files: frame times from the container, frames streamed upright in RGB, damage found and named (PyAV)."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,11 @@ def probe_video(path: Path, record_id: str, *, fps: float | None = None) -> Vide
         times_s = np.arange(len(packets)) / check_fps(fps, record_id)
         return VideoFacts(times_s, float(fps), False)
     steps = np.diff(packets)
+    if _is_untagged_avi(path):
+        raise ValueError(
+            f"record {record_id!r}: {path.name} has a fps tag of zero: give its frames per second,"
+            f" datamodule.source.fps=30"
+        )
     if not np.isfinite(packets).all() or (steps <= 0).any():
         raise ValueError(
             f"record {record_id!r}: {path.name} has no usable frame times (wrong or missing fps tag): give its frames"
@@ -163,6 +169,18 @@ def _read_packet_times(path: Path, record_id: str) -> tuple[NDArray[np.float64],
             ) from error
         known = np.array([np.nan if stamp is None else stamp for stamp in stamps], dtype=np.float64)
         return np.sort(known) * float(stream.time_base), int(stream.frames)
+
+
+def _is_untagged_avi(path: Path) -> bool:
+    """Tell whether an AVI file gives no frame rate: FFmpeg then makes up 25."""
+    with path.open("rb") as file:
+        head = file.read(1 << 12)
+    main, video = head.find(b"avih"), head.find(b"vids")
+    if not head.startswith(b"RIFF") or main < 0 or video < 0:
+        return False
+    # Microseconds per frame in the main header; scale and rate, 20 bytes after the kind of the stream.
+    values = struct.unpack_from("<I", head, main + 8) + struct.unpack_from("<II", head, video + 20)
+    return values[0] == 0 and 0 in values[1:]
 
 
 def _open(path: Path, record_id: str) -> Any:
