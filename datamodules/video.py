@@ -362,6 +362,12 @@ class VideoDataModule(pl.LightningDataModule):
     def _check_splits(self, clips: VideoClips, splits: dict[str, NDArray[np.int64]]) -> None:
         if self.source is None:
             return
+        if empty := [split for split, positions in splits.items() if not len(positions)]:
+            n_subjects = len(np.unique(clips.subject_ids))
+            raise ValueError(
+                f"the split {empty[0]!r} of {n_subjects} persons is empty: more persons are needed, or larger shares"
+                f" (datamodule.split.val_share, datamodule.split.test_share)"
+            )
         for split in ("train", "val"):
             without = splits[split][np.isnan(clips.targets[splits[split]]).any(axis=1)]
             if without.size:

@@ -86,14 +86,16 @@ class VideoClips:
         )
 
     def groups(self) -> NDArray[np.float32]:
-        """Return which heart rate group each clip's person is in, shape (n, n_groups), without empty groups.
+        """Return which heart rate group each clip's person is in, shape (n, n_groups), at least two, of them few empty.
 
         A person's group is that of the mean over all of their clips, so that a split by persons can be stratified.
         """
         subjects, codes = np.unique(self.subject_ids, return_inverse=True)
         means = np.bincount(codes, self.hr_bpm, len(subjects)) / np.bincount(codes, minlength=len(subjects))
         table = np.eye(3, dtype=np.float32)[np.digitize(means, GROUP_BOUNDS_BPM)][codes]
-        return table[:, table.any(axis=0)]
+        present = table.any(axis=0)
+        # A single column would be taken for a class to tell from its absence.
+        return table[:, present] if present.sum() > 1 else table[:, :2] if present[:2].any() else table[:, 1:]
 
     def take(self, clips: NDArray[np.int64], variant: InputVariant) -> NDArray[np.float32]:
         """Return the input of some clips, float32 of shape (len(clips), n_frames, 6, size, size)."""

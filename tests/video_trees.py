@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
 import av
@@ -11,10 +10,7 @@ import numpy as np
 from datamodules.face_detectors import load_cascade
 from datamodules.faces import FaceStage
 from datamodules.simulated_face import FacePlan, render_frames, simulate_pulse, simulate_rate
-from datamodules.stratified_splits import split_iterative
 from datamodules.synthetic_video import encode_video
-from datamodules.ubfc import list_ubfc
-from datamodules.video import VideoDataModule
 
 CASCADE = FaceStage(load_cascade, enlarge=1.0)
 
@@ -74,21 +70,3 @@ def encode_mp4(path: Path, frames, times_s, rotation: int | None = None) -> None
             frame.pts, frame.time_base = round(time_s * 1000), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-
-
-def make_module(root: Path | None, **changes) -> VideoDataModule:
-    """A data module over a UBFC tree, with the cascade, short clips and no cache."""
-    options = {
-        "source": list_ubfc,
-        "name": "ubfc",
-        "kind": None,
-        "root": root,
-        "split": partial(split_iterative, test_share=0.34, val_share=0.34),
-        "faces": CASCADE,
-        "fs": 30,
-        "n_frames": 40,
-        "image_size": 36,
-        "batch_size": 2,
-        "seed": 0,
-    }
-    return VideoDataModule(**{**options, **changes})
