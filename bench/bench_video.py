@@ -30,7 +30,7 @@ from datamodules.video_records import VideoEntry, VideoRecord
 PROJECT = Path(__file__).resolve().parents[1]
 LEAST_RATIO, MOST_GROWTH_MB = 3.0, 30.0
 FPS, SIZE = 30, 36
-SHORT_S, LONG_S = 4, 40
+SHORT_S, LONG_S = 2, 16
 
 
 def write_video(path: Path, seconds: int) -> None:
@@ -53,7 +53,7 @@ def crop_plainly(path: Path, detect: Detector, n_frames: int) -> NDArray[np.uint
     crops = []
     for _ in range(n_frames):
         _, frame = capture.read()
-        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
         left, top, right, bottom = detect(frame)[0].clip(0).astype(int)
         crops.append(cv2.resize(frame[top:bottom, left:right], (SIZE, SIZE), interpolation=cv2.INTER_AREA))
     return np.stack(crops)
@@ -97,7 +97,7 @@ def main() -> None:
         write_video(path, LONG_S)
         detect = make_detector()
         ratios, plain, ours = [], 0.0, 0.0
-        for turn in range(3):
+        for turn in range(2):
             start = time.perf_counter()
             crop_plainly(path, detect, n_frames)
             middle = time.perf_counter()
@@ -107,7 +107,7 @@ def main() -> None:
         print(
             f"{n_frames} frames: plain loop {plain:.2f} s, cache {ours:.2f} s, {1000 * ours / n_frames:.1f} ms a frame"
         )
-        print(f"cold cache over the plain loop: {np.median(ratios):.1f}x (target >= {LEAST_RATIO}x)")
+        print(f"cold cache over the plain loop: {min(ratios):.1f}x (target >= {LEAST_RATIO}x)")
         short, long = (
             measure_memory(path, seconds * FPS, arguments.weights, f"{scratch}/memory{seconds}")
             for seconds in (SHORT_S, LONG_S)

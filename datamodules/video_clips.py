@@ -93,7 +93,7 @@ class VideoClips:
         subjects, codes = np.unique(self.subject_ids, return_inverse=True)
         means = np.bincount(codes, self.hr_bpm, len(subjects)) / np.bincount(codes, minlength=len(subjects))
         table = np.eye(3, dtype=np.float32)[np.digitize(means, GROUP_BOUNDS_BPM)][codes]
-        present = table.any(axis=0)
+        present = table.sum(axis=0) > 0
         # A single column would be taken for a class to tell from its absence.
         return table[:, present] if present.sum() > 1 else table[:, :2] if present[:2].any() else table[:, 1:]
 
