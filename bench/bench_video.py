@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,8 +53,8 @@ def crop_plainly(path: Path, detect: Detector, n_frames: int) -> NDArray[np.uint
     capture = cv2.VideoCapture(str(path))
     crops = []
     for _ in range(n_frames):
-        _, frame = capture.read()
-        frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        frame: Any = capture.read()[1]
+        frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
         left, top, right, bottom = detect(frame)[0].clip(0).astype(int)
         crops.append(cv2.resize(frame[top:bottom, left:right], (SIZE, SIZE), interpolation=cv2.INTER_AREA))
     return np.stack(crops)
