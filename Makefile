@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format tables bench ui clean
+.PHONY: help setup run test lint format tables bench weights ui clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */: /' | awk -F': ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ tables: setup  ## the newest job's table and plot, in reports/
 
 bench: setup  ## speed, as ratios within one run
 	for name in $(basename $(notdir $(wildcard bench/bench_*.py))); do $(BIN)/python -m bench.$$name || exit 1; done
+
+weights: setup  ## published weights: the face detector's and two TS-CAN's (12 MB, in weights/)
+	$(BIN)/python weights.py
 
 ui: setup  ## the MLflow UI over the local store, on http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000

@@ -11,10 +11,15 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from tests.configs import ROOT, RPPG_FACTS, RPPG_MODELS, compose_config, names_of
+from tests.configs import ROOT, RPPG_MODELS, compose_config, names_of
 
 GROUPS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "tracking", "experiment")
 GROUPS += ("evaluation", "baselines")
+# What a face video goes with; and the options that go with nothing else.
+HEART_RATE = {"datamodule": "synthetic_ubfc", "model": "tscan", "evaluation": "heart_rate", "compression": "none"}
+VIDEOS = {"ubfc", "vipl", "vipl_v2", "synthetic_ubfc", "synthetic_vipl"}
+ABOUT_VIDEOS = VIDEOS | set(RPPG_MODELS) | {"distill_wave"}
+CLASSES = [name for name in names_of("datamodule") if name not in VIDEOS]
 OPTIONS = [(group, name) for group in GROUPS for name in names_of(group)]
 
 
@@ -32,11 +37,8 @@ def targets_of(node: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS)
 def test_every_option_composes_and_binds_its_targets(group, name):
-    config = compose_config(f"{group}={name}")
-    if name in (*RPPG_MODELS, "distill_wave"):
-        # The default data has no clips: there the option stands alone.
-        config = compose_config(f"{group}={name}", *RPPG_FACTS)[group]
-    config = OmegaConf.to_container(config, resolve=True)
+    choices = {**(HEART_RATE if name in ABOUT_VIDEOS else {}), group: name}
+    config = OmegaConf.to_container(compose_config(*(f"{key}={value}" for key, value in choices.items())), resolve=True)
     assert any(targets_of(config))
     for node in targets_of(config):
         keywords = {key: value for key, value in node.items() if key not in ("_target_", "_partial_", "_convert_")}
@@ -67,12 +69,19 @@ def test_models_follow_the_data_modules_facts():
     assert (config.model.module.net.n_classes, config.compression.teacher.module.net.n_leads) == (3, 2)
 
 
-@pytest.mark.parametrize("name", names_of("datamodule"))
+@pytest.mark.parametrize("name", CLASSES)
 def test_models_take_the_loss_that_the_data_ask_for(name):
     config = compose_config(f"datamodule={name}", "compression=distill")
     exclusive = "ptbxl" not in name
     assert config.datamodule.exclusive is exclusive
     assert config.model.module.exclusive is config.compression.teacher.module.exclusive is exclusive
+
+
+@pytest.mark.parametrize("name", sorted(VIDEOS))
+@pytest.mark.parametrize("faces", names_of("datamodule/faces"))
+def test_videos_take_every_face_detector(name, faces):
+    config = compose_config(f"datamodule={name}", f"datamodule/faces={faces}")
+    assert config.datamodule.faces.make_detector._target_.endswith(faces)
 
 
 def test_no_folder_hides_a_module_of_the_standard_library():
