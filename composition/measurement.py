@@ -22,7 +22,7 @@ from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
 from composition.search import Weighed
 from deploy import gate
-from deploy.artifact import Artifact, predict
+from deploy.artifact import Artifact, NotMeasured, predict
 from deploy.profile import count_macs
 from lightning_modules.fitting import load_weights, save_weights
 from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
@@ -71,9 +71,31 @@ class Measured(Answers):
     checks: list[gate.Check]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unmeasured:
+    """A candidate whose file cannot be evaluated on this machine.
+
+    Attributes
+    ----------
+    run : OpenRun
+        Where its row goes.
+    candidate : Candidate
+    target : str
+    outcome : NotMeasured
+        What was made, and why there is no figure.
+    facts : DataFacts
+    """
+
+    run: OpenRun
+    candidate: Candidate
+    target: str
+    outcome: NotMeasured
+    facts: DataFacts
+
+
 def measure_split(
     config: DictConfig, datamodule: Any, store: Store, stack: ExitStack, job: OpenRun
-) -> Iterator[Measured]:
+) -> Iterator[Measured | Unmeasured]:
     """Yield every candidate's file on every target; fits happen on the way.
 
     Runs below the job stay open until the stack unwinds: a failure closes all of them as FAILED.
@@ -99,10 +121,16 @@ def measure_split(
         for index, (target, export) in enumerate(targets.items()):
             run = candidate.run if index == 0 else open_run(f"{candidate.run.name} {target}")
             log.info("exporting and evaluating %s on %s", candidate.run.name, target)
-            path = find_path(candidate.name, target)
+            try:
+                artifact = export_candidate(candidate, export, find_path(candidate.name, target))
+            except NotMeasured as outcome:
+                log.warning("%s on %s is not measured: %s", candidate.run.name, target, outcome.reason)
+                facts = describe(candidate.datamodule)
+                yield Unmeasured(run=run, candidate=candidate, target=target, outcome=outcome, facts=facts)
+                continue
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
-            yield measure(candidate, target, run, export, path, config.evaluation, looks)
+            yield measure(candidate, target, run, artifact, config.evaluation, looks)
 
 
 def export_candidate(candidate: Candidate, export: Export, path: Path) -> Artifact:
@@ -157,13 +185,11 @@ def measure(
     candidate: Candidate,
     target: str,
     run: OpenRun,
-    export: Export,
-    path: Path,
+    artifact: Artifact,
     evaluation: DictConfig,
     looks: int,
 ) -> Measured:
-    """Export a candidate and evaluate the file: thresholds on validation, predictions on test, parity with torch."""
-    artifact = export_candidate(candidate, export, path)
+    """Evaluate a candidate's file: thresholds on validation, predictions on test, parity with torch."""
     datamodule = candidate.datamodule
     exclusive = datamodule.exclusive
     windows = datamodule.windows("test")
