@@ -241,20 +241,24 @@ def test_command_line_refuses_what_it_does_not_know(store, arguments, message, c
     assert message in capsys.readouterr().err
 
 
-VENVS = {"litert": ["numpy", "ai-edge-litert==2.3.0"], "tflite": ["numpy<2", "tflite-runtime==2.14.0"]}
+VENVS = {
+    "onnx": ["numpy", "onnxruntime"],
+    "tflite": ["numpy", "ai-edge-litert==2.3.0"],
+    "old_tflite": ["numpy<2", "tflite-runtime==2.14.0"],
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VENVS)
 def test_model_goes_to_a_bare_venv_and_its_measurements_come_home(store, tmp_path, name):
     """Train, build, run with numpy and the runtime alone, ingest: children of the model's run in MLflow."""
-    pytest.importorskip("deploy.tflite", reason="there is no deploy target tflite")
+    target = "onnx" if name == "onnx" else "tflite"
+    pytest.importorskip(f"deploy.{target}", reason=f"there is no deploy target {target}")
+    import train
     from tests.test_train import job_config
 
-    import train
-
     python = make_venv(tmp_path / "venv", VENVS[name])
-    config = job_config(tmp_path, "way", "compression=ptq_int8", "deploy=tflite")
+    config = job_config(tmp_path, "way", "compression=ptq_int8", f"deploy={target}")
     config.deploy.bundle = "cpu"
     rows = train.run(config)
     folder = tmp_path / "way" / "bundle_cpu"

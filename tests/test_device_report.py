@@ -78,7 +78,7 @@ def test_report_refuses_a_latency_that_no_device_reaches(tmp_path):
 def test_report_refuses_what_is_no_report(tmp_path, text):
     path = tmp_path / "device.json"
     path.write_text(text)
-    with pytest.raises(BundleError, match="run run_on_device.py again"):
+    with pytest.raises(BundleError, match=r"run run_on_device\.py again"):
         read_report(path)
 
 
