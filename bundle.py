@@ -71,7 +71,7 @@ def ingest(arguments: Sequence[str]) -> str:
     store = initialise(**dict(OmegaConf.load(CONFIG)), must_exist=True)
     rows = [ingest_report(store, path) for path in arguments]
     shown = [row for item in rows for row in (store.read_row(str(item.reference_run_id)), item)]
-    return f"{to_plain(tabulate_rows(shown))}compare: python compare.py --group {rows[0].group}\n"
+    return f"{to_plain(tabulate_rows(shown, only_differing=True))}compare: python compare.py --group {rows[0].group}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
