@@ -30,6 +30,8 @@ FILE, FILE_DIGEST = "artifact_file", "artifact_digest"
 # The answers of the file may differ by so much, as probabilities, from those that its run holds: another processor
 # rounds int8 elsewhere. Other recordings, or another file, differ by far more.
 MAX_DRIFT = 0.05
+# What a file must say about its input.
+CONTRACT = ("lead_names", "fs", "unit", "mean_mv", "std_mv")
 # What the model card takes from the row as it is.
 CARD_FIELDS = (
     *("model", "recipe", "precision", "runtime", "data", "dataset", "level", "leaky", "seed", "threads"),
@@ -203,12 +205,14 @@ def take_slice(artifact: Artifact, predictions: Predictions, datamodule: Any, n:
 def describe_preprocessing(artifact: Artifact, config: DictConfig) -> dict[str, Any]:
     """Tell how a signal becomes a window, from the contract in the file and the run's config."""
     contract = {name: _from_text(value) for name, value in artifact.metadata.items()}
+    if missing := [name for name in CONTRACT if name not in contract]:
+        raise BundleError(f"{artifact.path.name}: the file does not say its {missing}, so nobody could feed it")
     source = OmegaConf.to_container(config.datamodule.get("source", {}))
     filters = source.get("filters") if isinstance(source, dict) else None
     return {
         "input_shape": list(artifact.input_shape),
         "input_axes": ["lead", "time"],
-        **{name: contract[name] for name in ("lead_names", "fs", "unit", "mean_mv", "std_mv")},
+        **{name: contract[name] for name in CONTRACT},
         "normalize": "(signal - mean_mv) / std_mv for each lead, in float32",
         "filters": None
         if filters is None

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from deploy.run_on_device import digest
 
 HERE = Path(__file__).resolve().parent
 N_GOLDEN = 8
+COMPILER_S = 600
 # Largest difference of a logit between two machines, as a share of the span of the golden logits: float kernels add in
 # another order; in int8 a rounding that falls to the other side moves a whole step.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 5e-2}
@@ -149,6 +151,7 @@ def _fill(folder: Path, content: Content) -> None:
     runtimes = dict(device.runtimes[artifact.path.suffix])
     shutil.copyfile(artifact.path, folder / model)
     shutil.copyfile(HERE / "run_on_device.py", folder / "run_on_device.py")
+    delegated = _compile(folder / model, device.compiler)
     windows = test.windows[:N_GOLDEN]
     logits = predict(artifact, windows, threads=1)
     if not np.isfinite(logits).all():
@@ -175,12 +178,30 @@ def _fill(folder: Path, content: Content) -> None:
             "run_id": content.run_id,
             "device": device.name,
             "model": model,
+            "delegated": delegated,
             "precision": artifact.precision,
             "runtimes": runtimes,
             **content.reading,
             "files": {path.name: digest(path) for path in sorted(folder.iterdir())},
         },
     )
+
+
+def _compile(model: Path, compiler: str) -> str | None:
+    """Compile a copy of the model for an accelerator: its name, or None where there is no compiler."""
+    program = shutil.which(compiler) if compiler else None
+    if program is None:
+        return None
+    name = f"{model.stem}_edgetpu{model.suffix}"
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [program, "-o", folder, str(model)], capture_output=True, text=True, check=False, timeout=COMPILER_S
+        )
+        if done.returncode != 0 or not Path(folder, name).is_file():
+            raise BundleError(f"{compiler} refused {model.name}: {(done.stdout + done.stderr).strip()[-1500:]}")
+        # The log beside it holds paths and times of this machine.
+        shutil.copyfile(Path(folder, name), model.with_name(name))
+    return name
 
 
 def find_tolerance(artifact: Artifact, logits: NDArray[np.floating]) -> float:

@@ -26,6 +26,8 @@ class Device:
         How the measurement is started there.
     note : str
         What a user of this device must know.
+    compiler : str
+        Program that compiles the file for the accelerator, where it is on the PATH.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Device:
     runtimes: Mapping[str, Mapping[str, str]]
     command: str = "python3 run_on_device.py"
     note: str = ""
+    compiler: str = ""
 
 
 # Per-channel int8 is in TensorFlow Lite since 2.5; opset 20 in ONNX Runtime since 1.17, its IR version 10 since 1.18.
@@ -67,9 +70,11 @@ DEVICES = {
             precisions=("int8",),
             runtimes={".tflite": dict(reversed(LITERT.items()))},
             command="python3 run_on_device.py --delegate libedgetpu.so.1",
+            compiler="edgetpu_compiler",
             note=(
-                "Only a file that edgetpu_compiler has compiled runs on the Edge TPU; any other runs on the board's"
-                " processor, with the delegate or without. device.json says which of them was measured."
+                "model_edgetpu.tflite is there only where edgetpu_compiler was on the PATH when this folder was made; it"
+                " runs with the delegate. model.tflite runs on the board's processor. device.json says which of them was"
+                " measured. libedgetpu comes from Coral's package list, not from pip."
             ),
         ),
         Device(

@@ -468,16 +468,17 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Do everything in order; the content of device.json."""
     bundle = read_bundle(folder)
     name, version, module = find_runtime(bundle["runtimes"], options.runtime)
+    model = bundle["delegated"] if options.delegate and bundle["delegated"] else bundle["model"]
     golden, test = read_arrays(folder / "golden.npz"), read_arrays(folder / "slice.npz")
     counted, before = forget_peak(), memory_bytes("VmRSS")
     begin = time.perf_counter()
     try:
-        run, facts = open_model(folder / bundle["model"], name, module, options)
+        run, facts = open_model(folder / model, name, module, options)
         loading_ms = (time.perf_counter() - begin) * 1e3
         run(golden["windows"][0])
     except Exception as error:
         # Runtimes raise what they like: all of it means that this model does not run here.
-        raise Stop(NOT_LOADED, f"{name} {version} cannot run {bundle['model']}: {error}") from error
+        raise Stop(NOT_LOADED, f"{name} {version} cannot run {model}: {error}") from error
     peak = memory_bytes("VmHWM")
     return {
         "format": 1,
@@ -485,7 +486,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "artifact_digest": bundle["files"][bundle["model"]],
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": describe_machine(),
-        "runtime": {"name": name, "version": version, "threads": options.threads, **facts},
+        "runtime": {"name": name, "version": version, "threads": options.threads, "file": model, **facts},
         "loading_ms": loading_ms,
         "peak_memory_bytes": max(peak - before, 0) if counted and peak and before else None,
         "golden": check_golden(run, golden),

@@ -77,6 +77,24 @@ def test_bundle_refuses_a_file_that_the_device_does_not_take(artifact, tmp_path)
         write_bundle(content, tmp_path / "coral")
 
 
+def test_bundle_holds_a_compiled_copy_where_there_is_a_compiler(artifact, tmp_path, monkeypatch):
+    compiler = tmp_path / "bin" / "tpuc"
+    compiler.parent.mkdir()
+    compiler.write_text('#!/bin/sh\n[ -s "$3" ] || exit 1\ncat "$3" "$3" > "$2/model_edgetpu.onnx"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{compiler.parent}:/usr/bin:/bin")
+    content = replace(make_content(artifact), device=replace(find_device("cpu"), compiler="tpuc"))
+    folder = write_bundle(content, tmp_path / "compiled")
+    bundle = json.loads((folder / "bundle.json").read_text())
+    assert bundle["delegated"] == "model_edgetpu.onnx"
+    assert (folder / "model_edgetpu.onnx").stat().st_size == 2 * artifact.size_bytes
+    assert "model_edgetpu.onnx" in bundle["files"]
+    compiler.write_text("#!/bin/sh\necho operator NOT_EQUAL is not mapped; exit 1\n")
+    with pytest.raises(BundleError, match=r"tpuc refused model.onnx: operator NOT_EQUAL"):
+        write_bundle(content, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+
+
 def test_devices_refuse_the_wrong_precision(artifact):
     tflite = replace(artifact, path=artifact.path.with_suffix(".tflite"))
     assert "takes int8, not float32" in refuse_artifact(find_device("coral"), tflite)

@@ -149,6 +149,18 @@ def test_bundle_of_a_device_that_does_not_take_the_file_is_refused(store, row, d
     assert find_fitting([artifact, artifact], "cpu") == 1
 
 
+def test_bundle_of_a_file_without_a_contract_is_refused(artifact):
+    from dataclasses import replace
+
+    from omegaconf import OmegaConf
+
+    from composition.bundles import describe_preprocessing
+
+    silent = replace(artifact, metadata={"fs": "100"})
+    with pytest.raises(BundleError, match=r"does not say its .*'mean_mv'"):
+        describe_preprocessing(silent, OmegaConf.create({"datamodule": {}}))
+
+
 def test_data_are_made_from_the_config_of_the_run():
     from omegaconf import OmegaConf
 
