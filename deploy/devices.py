@@ -72,9 +72,9 @@ DEVICES = {
             command="python3 run_on_device.py --delegate libedgetpu.so.1",
             compiler="edgetpu_compiler",
             note=(
-                "model_edgetpu.tflite is there only where edgetpu_compiler was on the PATH when this folder was made; it"
-                " runs with the delegate. model.tflite runs on the board's processor. device.json says which of them was"
-                " measured. libedgetpu comes from Coral's package list, not from pip."
+                "model_edgetpu.tflite is there only where edgetpu_compiler was on the PATH when this folder was made;"
+                " it runs with the delegate. model.tflite runs on the board's processor. device.json says which of"
+                " them was measured. libedgetpu comes from Coral's package list, not from pip."
             ),
         ),
         Device(
