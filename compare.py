@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace, store: Store) -> str:
         reference = find_reference(rows, arguments.reference) or store.read_row(arguments.reference)
         rows = [
             row
-            if row.run_id == reference.run_id
+            if row.run_id == reference.run_id or row.device is not None
             else refer_to(row, reference, *_pair(predictions, row, reference), arguments.resamples)
             for row in rows
         ]
@@ -129,6 +129,9 @@ def _comparisons(rows: Sequence[Row], reference: Row | None, store: Store, read:
     known = {row.run_id: row for row in rows}
     comparisons: list[Comparison] = []
     for row in rows:
+        if row.device is not None:
+            # Measured on a part of the test side, and paired with the workstation when it came home.
+            continue
         other = reference
         if other is None and row.reference_run_id is not None:
             other = known.get(row.reference_run_id) or store.read_row(row.reference_run_id)

@@ -21,13 +21,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from composition.baselines import answer_baselines
+from composition.bundles import build_bundle, file_tags, find_fitting
 from composition.facts import data_digests
 from composition.fits import plain
 from composition.folds import make_folds, pool_folds
-from composition.measurement import Answers, Measured, measure_split
-from composition.rows import make_baseline_row, make_row
+from composition.measurement import Answers, Measured, Unmeasured, measure_split
+from composition.rows import make_baseline_row, make_row, make_unmeasured_row
+from deploy.devices import find_device
 from deploy.gate import GateFailed
-from deploy.profile import profile_artifacts
+from deploy.profile import Profile, profile_artifacts
 from lightning_modules.metrics import RULES
 from tracking import digests, tables
 from tracking.figures import draw_answers
@@ -62,6 +64,7 @@ def run(config: DictConfig) -> list[Row]:
         raise ValueError(f"evaluation.threshold_rule={config.evaluation.threshold_rule!r} must be null or in {RULES}")
     if 1 not in config.deploy.profile.batch_sizes:
         raise ValueError(f"deploy.profile.batch_sizes={config.deploy.profile.batch_sizes} must hold 1")
+    check_bundle(config)
     # Now, because files may be edited while the job runs.
     origin = find_origin(config)
     output = Path(config.paths.output)
@@ -74,20 +77,20 @@ def run(config: DictConfig) -> list[Row]:
     with ExitStack() as stack:
         job = stack.enter_context(open_job(store, config, origin))
         MlflowLogger(store, job.run_id).log_hyperparams({**plain(config), **describe_data(datamodule)})
-        measured, baselines = answer_all(config, datamodule, store, stack, job)
-        log.info("measuring latency and memory of %d files, side by side", len(measured))
-        window_s = config.latency_window_s[datamodule.kind]
-        profiles = profile_artifacts(
-            [item.artifact for item in measured], window_s=window_s, **plain(config.deploy.profile)
-        )
+        answered, baselines = answer_all(config, datamodule, store, stack, job)
+        measured = [item for item in answered if isinstance(item, Measured)]
+        unmeasured = [item for item in answered if isinstance(item, Unmeasured)]
+        profiles = profile_measured(config, measured, datamodule.kind)
         rows = []
         for index, item in enumerate(measured):
             at = find_reference(measured, item)
             reference = (None, None) if at is None else (measured[at], profiles[at])
             rows.append(make_row(config, item, profiles[index], *reference))
+        rows += [make_unmeasured_row(config, item) for item in unmeasured]
         rows += [make_baseline_row(config, item) for item in baselines]
         write_rows(output / "rows.json", rows)
-        rows = [log_row(store, origin, item, row) for item, row in zip([*measured, *baselines], rows, strict=True)]
+        items: list[Answers | Unmeasured] = [*measured, *unmeasured, *baselines]
+        rows = [log_row(store, origin, item, row) for item, row in zip(items, rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
     if rows[0].task == "heart_rate":
@@ -96,10 +99,46 @@ def run(config: DictConfig) -> list[Row]:
         for reason in row.reasons:
             print(f"{row.verdict} {row.name}: {reason}")
     print(f"rows: {output / 'rows.json'}   compare: python compare.py --group {config.group}   browse: make ui")
+    if (device := config.deploy.get("bundle")) is not None:
+        chosen = measured[find_fitting([item.artifact for item in measured], device)]
+        folder = output / f"bundle_{device}"
+        build_bundle(store, chosen.run.run_id, device, folder, datamodule=chosen.candidate.datamodule)
+        print(f"bundle of {chosen.run.name}: {folder}")
     failed = [row for row in rows if row.verdict == "FAIL"]
     if failed and config.gate == "enforce":
         raise GateFailed(", ".join(row.name for row in failed), [reason for row in failed for reason in row.reasons])
     return rows
+
+
+def check_bundle(config: DictConfig) -> None:
+    """Refuse a bundle that no file of this job could fill, before anything is trained.
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown, or takes no file of the job's targets, or the job pools folds.
+    """
+    name = config.deploy.get("bundle")
+    if name is None:
+        return
+    endings = find_device(name).endings
+    made = [f".{target._target_.split('.')[1]}" for target in config.deploy.targets.values()]
+    if not set(endings) & set(made):
+        raise ValueError(f"deploy.bundle={name} takes {' or '.join(endings)}, but this job makes {', '.join(made)}")
+    if config.datamodule.pooled:
+        raise ValueError(f"deploy.bundle={name}: this job pools folds, each with its own model: there is none to ship")
+
+
+def profile_measured(config: DictConfig, measured: Sequence[Measured], kind: str) -> list[Profile]:
+    """Measure latency and memory of all files side by side."""
+    if not measured:
+        return []
+    log.info("measuring latency and memory of %d files, side by side", len(measured))
+    return profile_artifacts(
+        [item.artifact for item in measured],
+        window_s=config.latency_window_s[kind],
+        **plain(config.deploy.profile),
+    )
 
 
 def open_job(store: Store, config: DictConfig, origin: "Origin") -> Any:
@@ -123,7 +162,7 @@ def describe_data(datamodule: Any) -> dict[str, Any]:
 
 def answer_all(
     config: DictConfig, datamodule: Any, store: Store, stack: ExitStack, job: OpenRun
-) -> tuple[list[Measured], list[Answers]]:
+) -> tuple[list[Measured | Unmeasured], list[Answers]]:
     """Answers of every candidate's files and of every baseline: on the one split, or pooled over all folds."""
     if not datamodule.pooled:
         split = (config, datamodule, store, stack, job)
@@ -170,16 +209,24 @@ def find_origin(config: DictConfig) -> Origin:
     return Origin(texts, {**tags, "uncommitted": str(bool(diff)).lower()})
 
 
-def log_row(store: Store, origin: Origin, item: Answers, row: Row) -> Row:
-    """Write a row with its predictions, plots, weights and origin to its run."""
+def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row) -> Row:
+    """Write a row with its predictions, plots, weights, file and origin to its run."""
+    if isinstance(item, Unmeasured):
+        files: list[Path | str] = [item.candidate.fit.weights, item.outcome.path]
+        return store.log_row(item.run.run_id, row, texts=origin.texts, files=files, tags=origin.tags)
     about: dict[str, Any] = {"tags": origin.tags}
     if isinstance(item, Measured):
         fit = item.candidate.fit
         about = {
             "model_path": item.artifact.path if item.artifact.runtime == "onnxruntime" else None,
-            "tags": {**origin.tags, "paper": item.candidate.model.paper, "fit_run": fit.run_id},
+            "tags": {
+                **origin.tags,
+                **(file_tags(item.artifact) if not item.folds else {}),
+                "paper": item.candidate.model.paper,
+                "fit_run": fit.run_id,
+            },
             "params": {f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
-            "files": [fit.weights],
+            "files": [fit.weights, item.artifact.path],
         }
     return store.log_row(
         item.run.run_id,

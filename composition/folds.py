@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from composition.facts import pool_facts
-from composition.measurement import Answers, Measured
+from composition.measurement import Answers, Measured, Unmeasured
 from deploy.gate import Check
 from tracking.answers import Answered
 from tracking.hr_predictions import HeartRates, make_heart_rates
@@ -23,7 +23,7 @@ from tracking.store import OpenRun
 log = logging.getLogger(__name__)
 # A check of all folds together is as good as its worst fold.
 SEVERITY = ("INFO", "PASS", "INCONCLUSIVE", "FAIL")
-Own = TypeVar("Own", bound=Answers)
+Own = TypeVar("Own", bound=Answers | Unmeasured)
 
 
 def count_folds(datamodule: Any) -> int:
@@ -62,7 +62,9 @@ def pool_folds(folds: Sequence[Sequence[Own]], open_run: Callable[[str], OpenRun
     return [_pool(items, open_run(items[0].run.name)) for items in zip(*folds, strict=True)]
 
 
-def _pool(items: Sequence[Own], run: OpenRun) -> Own:
+def _pool(items: Sequence[Any], run: OpenRun) -> Any:
+    if isinstance(items[0], Unmeasured):
+        return replace(items[0], run=run, facts=pool_facts([item.facts for item in items]))
     figures = tuple(
         {
             "fold": number,

@@ -25,7 +25,7 @@ from composition.fits import Fitter, plain
 from composition.search import Weighed
 from composition.task import Task
 from deploy import gate
-from deploy.artifact import Artifact
+from deploy.artifact import Artifact, NotMeasured
 from deploy.profile import count_macs
 from lightning_modules.fitting import load_weights, save_weights
 from tracking.answers import Answered
@@ -74,9 +74,31 @@ class Measured(Answers):
     stages: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unmeasured:
+    """A candidate whose file cannot be evaluated on this machine.
+
+    Attributes
+    ----------
+    run : OpenRun
+        Where its row goes.
+    candidate : Candidate
+    target : str
+    outcome : NotMeasured
+        What was made, and why there is no figure.
+    facts : DataFacts
+    """
+
+    run: OpenRun
+    candidate: Candidate
+    target: str
+    outcome: NotMeasured
+    facts: DataFacts
+
+
 def measure_split(
     config: DictConfig, datamodule: Any, store: Store, stack: ExitStack, job: OpenRun
-) -> Iterator[Measured]:
+) -> Iterator[Measured | Unmeasured]:
     """Yield every candidate's file on every target; fits happen on the way.
 
     Runs below the job stay open until the stack unwinds: a failure closes all of them as FAILED.
@@ -105,10 +127,16 @@ def measure_split(
         for index, (target, export) in enumerate(targets.items()):
             run = candidate.run if index == 0 else open_run(f"{candidate.run.name} {target}")
             log.info("exporting and evaluating %s on %s", candidate.run.name, target)
-            path = find_path(candidate.name, target)
+            try:
+                artifact = export_candidate(candidate, export, find_path(candidate.name, target), task)
+            except NotMeasured as outcome:
+                log.warning("%s on %s is not measured: %s", candidate.run.name, target, outcome.reason)
+                facts = describe(candidate.datamodule)
+                yield Unmeasured(run=run, candidate=candidate, target=target, outcome=outcome, facts=facts)
+                continue
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
-            measured = measure(candidate, target, run, export, path, task, looks)
+            measured = measure(candidate, target, run, artifact, task, looks)
             if target in config.deploy.timed:
                 measured = replace(measured, stages=task.time_stages(candidate.datamodule, measured.artifact))
             yield measured
@@ -154,13 +182,11 @@ def measure(
     candidate: Candidate,
     target: str,
     run: OpenRun,
-    export: Export,
-    path: Path,
+    artifact: Artifact,
     task: Task,
     looks: int,
 ) -> Measured:
-    """Export a candidate and evaluate the file: choices on validation, answers on test, parity with torch."""
-    artifact = export_candidate(candidate, export, path, task)
+    """Evaluate a candidate's file: choices on validation, answers on test, parity with torch."""
     datamodule, net = candidate.datamodule, candidate.stage.module.net
     val, test = (predict_split(artifact, datamodule, split, task) for split in ("val", "test"))
     predictions, val_metrics = task.conclude(

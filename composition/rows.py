@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from composition.candidates import Candidate
 from composition.fits import plain
 from composition.folds import summarise_folds
-from composition.measurement import Answers, Measured
+from composition.measurement import Answers, Measured, Unmeasured
 from deploy import gate
 from deploy.profile import Profile, latency_ratio
 from tracking.digests import digest, flatten
@@ -19,6 +19,8 @@ from tracking.pairing import count_flips
 from tracking.rows import Estimate, Row
 from tracking.statistics import bootstrap_metrics, explain_no_interval, paired_bootstrap
 
+# The verdict of a row without figures.
+NOT_MEASURED = "not measured"
 # What a setting is made of; where things lie and how they are reported is not part of it.
 SETTINGS = (
     "datamodule",
@@ -156,6 +158,31 @@ def make_row(
     )
 
 
+def make_unmeasured_row(config: DictConfig, item: Unmeasured) -> Row:
+    """Row of a file for a device that is not here: what is known without running it, and no figure."""
+    setting = find_setting(config)
+    return Row(
+        role=item.candidate.role,
+        name=item.run.name,
+        model=item.candidate.model.name,
+        recipe=item.candidate.stage.recipe,
+        runtime=item.outcome.runtime,
+        precision=item.outcome.precision,
+        params=count_params(item.candidate),
+        params_keras=count_params_keras(item.candidate),
+        training_s=item.candidate.training_s,
+        seed=config.seed,
+        settings={name: str(value) for name, value in flatten(setting).items() if shows(name)},
+        run_id=item.run.run_id,
+        group=item.run.group,
+        config_digest=digest(setting),
+        verdict=NOT_MEASURED,
+        reasons=[item.outcome.reason],
+        test_looks=0,
+        **asdict(item.facts),
+    )
+
+
 def make_baseline_row(config: DictConfig, baseline: Answers) -> Row:
     """Row of something that is no file: it has figures, and nothing to weigh or to time."""
     return Row(
@@ -193,11 +220,12 @@ def answer_columns(config: DictConfig, answers: Answers) -> dict[str, Any]:
 
 
 def latency_columns(profile: Profile, reference: Profile | None) -> dict[str, Any]:
-    """Latency at batch 1 and, where it was measured, at batch 64; the ratio to the reference as the gate sees it."""
-    columns = {
+    """Latency at batch 1 and, where measured, at batch 64; energy; the ratio to the reference as the gate sees it."""
+    columns: dict[str, Any] = {
         f"latency_ms_{quantile}{suffix}": getattr(profile.latency[size], f"{quantile}_ms")
         for size, suffix in ((1, ""), (64, "_b64"))
         if size in profile.latency
         for quantile in ("p50", "p90", "p99")
     }
+    columns["energy_mj"] = profile.latency[1].energy_mj
     return columns if reference is None else {**columns, "latency_ratio": latency_ratio(profile, reference, 1)}

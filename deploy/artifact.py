@@ -22,6 +22,24 @@ class ArtifactError(ValueError):
     """A model file that cannot be read or run, or input that does not fit it."""
 
 
+class NotMeasured(Exception):  # noqa: N818 - named for what happens to the row
+    """A file was made for a runtime or a device that is not here, so there is nothing to measure.
+
+    Parameters
+    ----------
+    path : Path
+        What was made and checked, to be taken to the device.
+    runtime, precision : str
+        What would have run it, and in which numbers.
+    reason : str
+        Why it did not, and what to do.
+    """
+
+    def __init__(self, path: Path, runtime: str, precision: str, reason: str) -> None:
+        super().__init__(reason)
+        self.path, self.runtime, self.precision, self.reason = path, runtime, precision, reason
+
+
 @dataclass(frozen=True)
 class Artifact:
     """One exported model file and the contract written in it.

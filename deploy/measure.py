@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from deploy.artifact import Session, find_target
+from deploy.run_on_device import Rapl
 
 # A block is long enough for a stable median and short enough that neighbours see the same machine.
 _BLOCK_S = 0.1
@@ -56,20 +57,38 @@ def time_interleaved(
     Returns
     -------
     list of dict
-        For each session: p50_ms, p90_ms, p99_ms over all calls, n calls, and the medians of wall and CPU time
-        of every block.
+        For each session: p50_ms, p90_ms, p99_ms over all calls, n calls, the medians of wall and CPU time of every
+        block, and energy_mj: what the processor's packages used during its blocks, other work of the machine
+        included, over its calls; None where the machine does not show it.
     """
     pairs = list(zip(sessions, signals, strict=True))
     warm = [_time_calls(run, signal, 2, max(warmup, 2), _WARMUP_S) for run, signal in pairs]
     slowest_s = max(float(wall[-1]) for wall, _ in warm) / 1e3
     block_s = min(max(_BLOCK_S, slowest_s), window_s / _MIN_ROUNDS)
     blocks: list[list[np.ndarray]] = [[] for _ in pairs]
+    rapl = Rapl()
+    joules = [0.0 for _ in pairs]
     for turn in range(math.ceil(window_s / block_s)):
         for step in range(len(pairs)):
             # Who goes first changes every round: the first call after a change of model runs on cold caches.
             position = (turn + step) % len(pairs)
+            before = _read_joules(rapl)
             blocks[position].append(_time_calls(*pairs[position], 1, sys.maxsize, block_s))
-    return [_summarise(own) for own in blocks]
+            joules[position] += _read_joules(rapl) - before
+    return [
+        {
+            **(row := _summarise(own)),
+            "energy_mj": used / row["n"] * 1e3 if rapl.readable and np.isfinite(used) else None,
+        }
+        for own, used in zip(blocks, joules, strict=True)
+    ]
+
+
+def _read_joules(rapl: Rapl) -> float:
+    """Joules since the counters were opened; constant where there are none."""
+    if rapl.readable:
+        rapl.update()
+    return rapl.joules
 
 
 def _summarise(blocks: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class Latency:
         Number of calls.
     block_p50_ms, block_cpu_p50_ms : tuple of float
         Median wall and CPU time of each block of calls, in the order of measurement.
+    energy_mj : float or None
+        Energy of one call in millijoules: of the processor's packages (RAPL), other work included; None where the
+        machine does not show it.
     """
 
     p50_ms: float
@@ -36,6 +39,7 @@ class Latency:
     n: int
     block_p50_ms: tuple[float, ...]
     block_cpu_p50_ms: tuple[float, ...]
+    energy_mj: float | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,7 @@ def _read_latency(row: Mapping[str, Any]) -> Latency:
         n=row["n"],
         block_p50_ms=tuple(row["block_p50_ms"]),
         block_cpu_p50_ms=tuple(row["block_cpu_p50_ms"]),
+        energy_mj=row["energy_mj"],
     )
 
 

@@ -14,13 +14,13 @@ from omegaconf import OmegaConf
 from tests.configs import ROOT, RPPG_MODELS, compose_config, names_of
 
 GROUPS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "tracking", "experiment")
-GROUPS += ("evaluation", "baselines")
+OF_TASKS = ("evaluation", "baselines")
 # What a face video goes with; and the options that go with nothing else.
 HEART_RATE = {"datamodule": "synthetic_ubfc", "model": "tscan", "evaluation": "heart_rate", "compression": "none"}
 VIDEOS = {"ubfc", "vipl", "vipl_v2", "synthetic_ubfc", "synthetic_vipl"}
 ABOUT_VIDEOS = VIDEOS | set(RPPG_MODELS) | {"distill_wave"}
 CLASSES = [name for name in names_of("datamodule") if name not in VIDEOS]
-OPTIONS = [(group, name) for group in GROUPS for name in names_of(group)]
+OPTIONS = [(group, name) for group in (*GROUPS, *OF_TASKS) for name in names_of(group)]
 
 
 def targets_of(node: Any) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROW_FILE, PREDICTIONS_FILE = "row.json", "predictions.npz"
 DEPLOY_FIELDS = (
     *("params", "params_keras", "nonzero_weights", "sparsity", "macs", "int8_macs_share"),
-    *("size_bytes", "compressed_bytes", "sparse_bytes", "peak_memory_bytes", "training_s", "flips"),
+    *("size_bytes", "compressed_bytes", "sparse_bytes", "peak_memory_bytes", "energy_mj", "training_s", "flips"),
     *("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_ratio"),
     *("latency_ms_p50_b64", "latency_ms_p90_b64", "latency_ms_p99_b64"),
 )

@@ -15,7 +15,7 @@ from tracking.tallies import calibration_bins
 
 # Points of a curve that are drawn; areas come from all of them.
 N_DRAWN = 2000
-MARKERS = {"teacher": "s", "student": "o", "baseline": "^"}
+MARKERS = {"teacher": "s", "student": "o", "baseline": "^", "device": "D"}
 
 
 def draw_predictions(predictions: Predictions, title: str = "") -> dict[str, Figure]:

@@ -12,7 +12,7 @@ import numpy as np
 from tracking.files import replace_file
 from tracking.headline import TASKS
 
-ROLES = ("teacher", "student", "baseline")
+ROLES = ("teacher", "student", "baseline", "device")
 DATA_KINDS = ("real", "synthetic")
 
 
@@ -44,7 +44,9 @@ class Row:
     number, run and metrics of each fold where the figures are those of a cross-validation.
     ``sparsity`` and ``nonzero_weights`` are those of the file's weights, without biases; ``training_s`` are the seconds
     of training that the last step took when it was first carried out; ``flips`` is the share of decisions that differ
-    from those of the reference. ``settings`` are the options of the job by dotted name.
+    from those of the reference. ``settings`` are the options of the job by dotted name. ``energy_mj`` is the energy of
+    one window at batch 1. Rows of the role ``device`` were measured on ``device``, on the test windows of a bundle:
+    their figures stand under ``slice/``; ``delta`` and ``flips`` are against the workstation on the same windows.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class Row:
     task: str = "classification"
     level: str = "record"
     leaky: bool = False
+    device: str | None = None
     seed: int | None = None
     params: int | None = None
     params_keras: int | None = None
@@ -82,6 +85,7 @@ class Row:
     latency_ratio: float | None = None
     threads: int | None = None
     peak_memory_bytes: int | None = None
+    energy_mj: float | None = None
     training_s: float | None = None
     flips: float | None = None
     metrics: dict[str, Estimate] = field(default_factory=dict)

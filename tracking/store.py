@@ -33,8 +33,8 @@ IS_ROW, LOOK = "is_row", "test_look"
 KEPT = "Nothing is lost: rows.json in the job's output folder keeps the results."
 PARAM_FIELDS = ("role", "model", "recipe", "runtime", "precision", "data", "dataset", "seed", "threads")
 TAG_FIELDS = (
-    *("role", "model", "recipe", "runtime", "precision", "data", "level", "leaky", "reference", "verdict", "group"),
-    *("task", "data_digest", "split_digest", "preprocessing_digest", "config_digest"),
+    *("role", "device", "model", "recipe", "runtime", "precision", "data", "level", "leaky", "reference", "verdict"),
+    *("group", "task", "data_digest", "split_digest", "preprocessing_digest", "config_digest"),
 )
 
 

@@ -18,7 +18,7 @@ from tracking.rows import Estimate, Row, row_to_dict, rows_to_json
 from tracking.statistics import explain_no_interval
 
 MISSING = "-"
-NUMBERS = ("seed", "params", "MACs", "zeros", "bytes", "zipped", "flips", "p50 ms", "p99 ms", "looks")
+NUMBERS = ("seed", "params", "MACs", "zeros", "bytes", "zipped", "flips", "p50 ms", "p99 ms", "mJ", "looks")
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differ
         "verdict": lambda row: row.verdict or MISSING,
         "looks": lambda row: _count(row.test_looks),
     }
+    columns |= _device_columns(rows, metric)
     if not only_differing:
         for name in ("name", "dataset", "seed", "reference"):
             del columns[name]
@@ -119,6 +120,20 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differ
     cells = list(zip(*(shown[name] for name in header), strict=True))
     notes = [f"the same in every row: {caption}"] if caption else []
     return TableText(header, cells, "; ".join(notes + explain_intervals(rows)))
+
+
+def _device_columns(rows: Sequence[Row], metric: str) -> dict[str, Callable[[Row], str]]:
+    """Columns that only measurements on devices, or of energy, fill."""
+    columns: dict[str, Callable[[Row], str]] = {}
+    if any(row.energy_mj is not None for row in rows):
+        columns["mJ"] = lambda row: _milliseconds(row.energy_mj)
+    if any(row.device is not None for row in rows):
+        name = metric.replace("test/", "slice/", 1)
+        columns["device"] = lambda row: row.device or MISSING
+        columns[f"{name} [95 %]"] = lambda row: format_estimate(row.metrics.get(name))
+        columns["slice delta [95 %]"] = lambda row: format_estimate(row.delta.get(name), difference=True)
+        columns["windows"] = lambda row: _count(row.n_test)
+    return columns
 
 
 def explain_intervals(rows: Sequence[Row]) -> list[str]:
