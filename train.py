@@ -25,6 +25,7 @@ from composition.facts import data_digests
 from composition.fits import plain
 from composition.folds import make_folds, pool_folds
 from composition.measurement import Answers, Measured, measure_split
+from composition.reports import report_layers
 from composition.rows import make_baseline_row, make_row
 from deploy.gate import GateFailed
 from deploy.profile import profile_artifacts
@@ -75,9 +76,9 @@ def run(config: DictConfig) -> list[Row]:
         measured, baselines = answer_all(config, datamodule, store, stack, job)
         log.info("measuring latency and memory of %d files, side by side", len(measured))
         window_s = config.latency_window_s[datamodule.kind]
-        profiles = profile_artifacts(
-            [item.artifact for item in measured], window_s=window_s, **plain(config.deploy.profile)
-        )
+        options = plain(config.deploy.profile)
+        layers = options.pop("layers", False)
+        profiles = profile_artifacts([item.artifact for item in measured], window_s=window_s, **options)
         rows = []
         for index, item in enumerate(measured):
             at = find_reference(measured, item)
@@ -85,7 +86,9 @@ def run(config: DictConfig) -> list[Row]:
             rows.append(make_row(config, item, profiles[index], *reference))
         rows += [make_baseline_row(config, item) for item in baselines]
         write_rows(output / "rows.json", rows)
-        rows = [log_row(store, origin, item, row) for item, row in zip([*measured, *baselines], rows, strict=True)]
+        rows = [
+            log_row(store, origin, item, row, layers) for item, row in zip([*measured, *baselines], rows, strict=True)
+        ]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
     for row in rows:
@@ -166,23 +169,30 @@ def find_origin(config: DictConfig) -> Origin:
     return Origin(texts, {**tags, "uncommitted": str(bool(diff)).lower()})
 
 
-def log_row(store: Store, origin: Origin, item: Answers, row: Row) -> Row:
-    """Write a row with its predictions, plots, weights and origin to its run."""
+def log_row(store: Store, origin: Origin, item: Answers, row: Row, layers: bool = False) -> Row:
+    """Write a row with its predictions, plots, weights, reports and origin to its run; operators timed on request."""
     about: dict[str, Any] = {"tags": origin.tags}
+    texts, figures = dict(origin.texts), plots.draw_predictions(item.predictions, row.name)
     if isinstance(item, Measured):
-        fit = item.candidate.fit
+        fit, artifact = item.candidate.fit, item.artifact
+        known = artifact.runtime == "onnxruntime"
+        texts |= item.texts
+        if layers:
+            more_texts, more_figures = report_layers(artifact, row.name)
+            texts, figures = {**texts, **more_texts}, {**figures, **more_figures}
         about = {
-            "model_path": item.artifact.path if item.artifact.runtime == "onnxruntime" else None,
+            "model_path": artifact.path if known else None,
             "tags": {**origin.tags, "paper": item.candidate.model.paper, "fit_run": fit.run_id},
             "params": {f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
-            "files": [fit.weights],
+            # MLflow has no kind of model for files of other formats.
+            "files": [fit.weights] if known else [fit.weights, artifact.path],
         }
     return store.log_row(
         item.run.run_id,
         row,
         predictions=item.predictions,
-        figures=plots.draw_predictions(item.predictions, row.name),
-        texts=origin.texts,
+        figures=figures,
+        texts=texts,
         **about,
     )
 

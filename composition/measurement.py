@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import nn
 from composition.candidates import Candidate, make_candidates
 from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
+from composition.reports import check_devices
 from composition.search import Weighed
 from deploy import gate
 from deploy.artifact import Artifact, predict
@@ -63,12 +64,16 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Answers):
-    """An exported file of a candidate, with its answers and how it was held against torch."""
+    """An exported file of a candidate, with its answers and how it was held against torch.
+
+    ``texts`` are reports about the file, by file name.
+    """
 
     candidate: Candidate
     target: str
     artifact: Artifact
     checks: list[gate.Check]
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 def measure_split(
@@ -185,6 +190,7 @@ def measure(
             ),
         ),
     ]
+    device_checks, texts = check_devices(artifact)
     return Measured(
         candidate=candidate,
         target=target,
@@ -193,7 +199,8 @@ def measure(
         predictions=predictions,
         val_metrics=val_metrics,
         looks=looks,
-        checks=checks,
+        checks=[*checks, *device_checks],
+        texts=texts,
         facts=describe(datamodule),
     )
 

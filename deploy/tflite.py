@@ -150,15 +150,18 @@ def open_session(path: Path, *, threads: int = 0) -> Session:
         raise ArtifactError(f"{path.name}: LiteRT cannot prepare it ({error}); export it again") from error
     (source,), (goal,) = interpreter.get_input_details(), interpreter.get_output_details()
     start, end = source["index"], goal["index"]
+    classes, integer_in, integer_out = goal["shape"][-1], source["dtype"] == np.int8, goal["dtype"] == np.int8
+    out_scale, out_zero = goal["quantization"]
 
     def run(signal: np.ndarray) -> np.ndarray:
-        windows = _quantize(signal, source).transpose(0, 2, 1)[:, None, None]
-        logits = np.empty((len(windows), goal["shape"][-1]), goal["dtype"])
+        values = _quantize(signal, *source["quantization"]) if integer_in else signal
+        windows = values.transpose(0, 2, 1)[:, None, None]
+        logits = np.empty((len(windows), classes), goal["dtype"])
         for index, window in enumerate(windows):
             interpreter.set_tensor(start, np.ascontiguousarray(window))
             interpreter.invoke()
             logits[index] = interpreter.get_tensor(end)[0]
-        return _dequantize(logits, goal)
+        return (logits.astype(np.float32) - out_zero) * np.float32(out_scale) if integer_out else logits
 
     return run
 
@@ -205,21 +208,11 @@ def check_static(graph: Graph, name: str) -> None:
         )
 
 
-def _quantize(signal: np.ndarray, detail: Mapping[str, object]) -> np.ndarray:
-    if detail["dtype"] != np.int8:
-        return signal
-    scale, zero = detail["quantization"]  # type: ignore[misc]
-    scaled = signal * np.float32(1 / scale)  # type: ignore[has-type]
+def _quantize(signal: np.ndarray, scale: float, zero: int) -> np.ndarray:
+    scaled = signal * np.float32(1 / scale)
     np.rint(scaled, out=scaled)
-    scaled += zero  # type: ignore[has-type]
+    scaled += zero
     return np.clip(scaled, -128, 127, out=scaled).astype(np.int8)
-
-
-def _dequantize(logits: np.ndarray, detail: Mapping[str, object]) -> np.ndarray:
-    if detail["dtype"] != np.int8:
-        return logits
-    scale, zero = detail["quantization"]  # type: ignore[misc]
-    return (logits.astype(np.float32) - zero) * np.float32(scale)  # type: ignore[has-type]
 
 
 def _write(content: bytes, path: Path) -> None:

@@ -3,8 +3,9 @@
 Reading needs numpy and LiteRT only: the process that measures loads this module without a training framework.
 """
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class Tensor:
         As the schema calls it, such as "INT8".
     data : bytes
         Stored values; empty for what is computed.
+    zero_point : int
+        Integer that stands for zero; 0 for what is not quantized.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Tensor:
     dynamic: bool
     dtype: str
     data: bytes
+    zero_point: int = 0
 
     @property
     def values(self) -> np.ndarray:
@@ -174,6 +178,31 @@ def write_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
+def isolate_operators(content: bytes) -> Iterator[bytes]:
+    """Yield for each operator a file that holds it alone, fed with what others would compute, in order."""
+    model = flatbuffer_utils.read_model_from_bytearray(content)
+    graph, operators = model.subgraphs[0], model.subgraphs[0].operators
+    model.signatureDefs, model.metadata = None, None
+    stored = {index for index, tensor in enumerate(graph.tensors) if model.buffers[tensor.buffer].data is not None}
+    buffers, tensors = model.buffers, graph.tensors
+    for operator in operators:
+        # Only what it reads and writes: a copy of all weights for each operator would add up.
+        used = [position for position in dict.fromkeys([*operator.inputs, *operator.outputs]) if position >= 0]
+        place = {position: index for index, position in enumerate(used)} | {-1: -1}
+        alone = copy.copy(operator)
+        alone.inputs, alone.outputs = (
+            [place[at] for at in positions] for positions in (operator.inputs, operator.outputs)
+        )
+        graph.tensors = [copy.copy(tensors[position]) for position in used]
+        model.buffers = [schema.BufferT(), *(buffers[tensor.buffer] for tensor in graph.tensors)]
+        for index, tensor in enumerate(graph.tensors):
+            tensor.buffer = index + 1
+        graph.operators = [alone]
+        graph.inputs = [place[position] for position in dict.fromkeys(operator.inputs) if position not in stored | {-1}]
+        graph.outputs = list(alone.outputs)
+        yield bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
 def find_layer(tensor: str) -> str:
     """Read the modules of the net out of a tensor's name, as `deploy.tflite_prepare` puts them there."""
     # A fused operator lists the modules that went into it, last first; a number tells equal names apart.
@@ -201,7 +230,13 @@ def _read_tensor(tensor: Any, buffers: list[Any]) -> Tensor:
         dynamic=any(size < 0 for size in (*signature, *shape)),
         dtype=_TYPES[tensor.type],
         data=b"" if data is None else bytes(data),
+        zero_point=_read_zero_point(tensor.quantization),
     )
+
+
+def _read_zero_point(quantization: Any) -> int:
+    points = None if quantization is None else quantization.zeroPoint
+    return 0 if points is None or len(points) == 0 else int(points[0])
 
 
 def _read_operator(index: int, operator: Any, code: Any, tensors: tuple[Tensor, ...]) -> Operator:

@@ -70,6 +70,7 @@ def prepare_program(program: ExportedProgram) -> GraphModule:
     module = program.module(check_guards=False)
     graph = module.graph
     _drop_squeezes(graph)
+    _simplify_norms(module)
     _move_relu_before_pool(graph)
     _flatten_channels_last(module)
     _name_layers(graph)
@@ -124,6 +125,51 @@ def _move_relu_before_pool(graph: Graph) -> None:
             pool.replace_input_with(source, relu)
             pool.prepend(relu)
             relu.meta["val"] = source.meta["val"]
+
+
+def _simplify_norms(module: GraphModule) -> None:
+    """Write a batch norm that no convolution can take in as one factor and one summand, or give it to a dense layer."""
+    graph = module.graph
+    for index, norm in enumerate(list(graph.nodes)):
+        if norm.target is not aten.batch_norm.default or norm.args[0].target is aten.conv2d.default:
+            continue
+        scale, shift = _read_norm(module, norm)
+        reader = next(iter(norm.users))
+        source = norm.args[0]
+        if reader.target is aten.linear.default and len(norm.users) == 1 and len(reader.args) == 3:
+            weight, bias = (module.get_parameter(node.target) for node in reader.args[1:3])
+            bias.data = bias.data + weight.data @ shift
+            weight.data = weight.data * scale
+            norm.replace_all_uses_with(source)
+            continue
+        shape = [-1] + [1] * (source.meta["val"].ndim - 2)
+        names = [f"norm_{index}_scale", f"norm_{index}_shift"]
+        with graph.inserting_before(norm):
+            constants = []
+            for name, values in zip(names, (scale, shift), strict=True):
+                module.register_buffer(name, values.reshape(shape))
+                constants.append(graph.get_attr(name))
+            scaled = graph.call_function(aten.mul.Tensor, (source, constants[0]))
+            shifted = graph.call_function(aten.add.Tensor, (scaled, constants[1]))
+        scaled.meta = shifted.meta = dict(norm.meta)
+        norm.replace_all_uses_with(shifted)
+
+
+def _read_norm(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
+    """Factor and summand of a batch norm in eval mode, one for each channel."""
+    source, weight, bias, mean, variance = norm.args[:5]
+    width = source.meta["val"].shape[1]
+    weights, biases, means, variances = (
+        torch.full((width,), default) if node is None else _find_constant(module, node)
+        for node, default in ((weight, 1.0), (bias, 0.0), (mean, 0.0), (variance, 1.0))
+    )
+    scale = weights / (variances + norm.args[7]).sqrt()
+    return scale, biases - means * scale
+
+
+def _find_constant(module: GraphModule, node: Node) -> Tensor:
+    owner, _, name = str(node.target).rpartition(".")
+    return getattr(module.get_submodule(owner), name).detach()
 
 
 def _flatten_channels_last(module: GraphModule) -> None:
