@@ -14,16 +14,26 @@ def check_devices(artifact: Artifact) -> tuple[list[Check], dict[str, str]]:
     Returns
     -------
     list of Check
-        Without limits: shares of the MACs that the device's accelerator takes.
+        Without limits: operators that are left in float, share of the MACs that the device's accelerator takes.
     dict of str to str
         Tables, by file name.
     """
     if artifact.runtime != "litert" or artifact.precision != "int8":
         return [], {}
     from deploy.edgetpu import check_edgetpu
+    from deploy.tflite_file import read_graph
+    from deploy.tflite_macs import find_float
 
-    report = check_edgetpu(artifact.path)
-    return [Check("edgetpu", "INFO", report.macs_share, None, report.summary)], {"edgetpu.md": report.to_markdown()}
+    graph, report = read_graph(artifact.path), check_edgetpu(artifact.path)
+    names = [f"{operator.kind} ({operator.layer})" for operator in find_float(graph)]
+    reason = (
+        f"{len(names)} of {len(graph.operators)} operators compute in float{': ' if names else ''}{', '.join(names)}"
+    )
+    checks = [
+        Check("float_operators", "INFO", float(len(names)), None, reason),
+        Check("edgetpu", "INFO", report.macs_share, None, report.summary),
+    ]
+    return checks, {"edgetpu.md": report.to_markdown()}
 
 
 def report_layers(artifact: Artifact, title: str) -> tuple[dict[str, str], dict[str, Figure]]:

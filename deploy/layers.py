@@ -63,7 +63,7 @@ def time_operators(artifact: Artifact, *, calls: int = 30) -> list[OperatorTime]
     timer = _TIMERS.get(artifact.runtime)
     if timer is None:
         raise ArtifactError(
-            f"{artifact.path.name}: operators of {artifact.runtime!r} cannot be timed; set layers=false"
+            f"{artifact.path.name}: operators of {artifact.runtime!r} cannot be timed; set deploy.profile.layers=false"
         )
     return timer(artifact, calls)
 

@@ -244,13 +244,17 @@ def _read_operator(index: int, operator: Any, code: Any, tensors: tuple[Tensor, 
     custom = builtin == schema.BuiltinOperator.CUSTOM
     kind = _text(code.customCode) if custom else _KINDS[builtin]
     outputs = tuple(int(position) for position in operator.outputs)
-    layer = find_layer(tensors[outputs[0]].name) if outputs else ""
+    # What the file puts out bears the name of the signature: there, stored values tell the layer.
+    inputs = tuple(int(position) for position in operator.inputs if position >= 0)
+    named = [*outputs[:1], *(position for position in inputs if tensors[position].data)]
+    names = [tensors[position].name for position in named]
+    layer = next((find_layer(name) for name in names if not name.startswith("serving_default")), "output")
     options = operator.builtinOptions
     return Operator(
         name=f"{kind} {layer} #{index}",
         kind=kind,
         layer=layer,
-        inputs=tuple(int(position) for position in operator.inputs if position >= 0),
+        inputs=inputs,
         outputs=outputs,
         activation=_ACTIVATIONS[getattr(options, "fusedActivationFunction", 0)],
         options=options,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,7 +92,10 @@ def _quantize(content: bytes, recipe: object, ranges: dict[str, dict[str, np.nda
     from ai_edge_quantizer.quantizer import Quantizer
 
     quantizer = Quantizer(content, recipe.get_quantization_recipe())  # type: ignore[attr-defined]
-    result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    with warnings.catch_warnings():
+        # The quantizer looks at every tensor on purpose.
+        warnings.filterwarnings("ignore", ".*experimental_preserve_all_tensors", UserWarning)
+        result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     if result.quantized_model is None:
         raise RuntimeError("the quantizer returned no model")
     return bytes(result.quantized_model)

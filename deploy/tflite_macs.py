@@ -42,6 +42,16 @@ def count_macs(path: Path) -> OperatorCount:
     )
 
 
+def find_float(graph: Graph) -> list[Operator]:
+    """Operators that compute in float; those that only take values from integers to float or back are not among them."""
+    return [
+        operator
+        for operator in graph.operators
+        if operator.kind not in ("QUANTIZE", "DEQUANTIZE")
+        and any(graph.tensors[at].dtype.startswith("FLOAT") for at in (*operator.inputs, *operator.outputs))
+    ]
+
+
 def operator_macs(graph: Graph, operator: Operator) -> int:
     """Multiply-accumulates of an operator for one call; 0 for what does not multiply weights or matrices."""
     if operator.kind not in WEIGHTS:
