@@ -43,7 +43,7 @@ def count_macs(path: Path) -> OperatorCount:
 
 
 def find_float(graph: Graph) -> list[Operator]:
-    """Operators that compute in float; those that only take values from integers to float or back are not among them."""
+    """Operators that compute in float; those that only take values to float or back are not among them."""
     return [
         operator
         for operator in graph.operators
