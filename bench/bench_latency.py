@@ -34,8 +34,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 artifacts = export_pair(config, target, Path(folder))
                 single, quantized = profile_artifacts(artifacts, batch_sizes=(1,), window_s=arguments.window_s)
+            ratio = latency_ratio(quantized, single, 1)
             print(
-                f"{model}, {target}: int8 / float latency {latency_ratio(quantized, single, 1):.3f} (target <= {limit:g}),"
+                f"{model}, {target}: int8 / float latency {ratio:.3f} (target <= {limit:g}),"
                 f" bytes {quantized.size_bytes / single.size_bytes:.3f},"
                 f" int8 share of MACs {quantized.int8_macs_share:.3f}"
             )

@@ -4,8 +4,9 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -157,13 +158,14 @@ def _simplify_norms(module: GraphModule) -> None:
 
 def _read_norm(module: GraphModule, norm: Node) -> tuple[Tensor, Tensor]:
     """Factor and summand of a batch norm in eval mode, one for each channel."""
-    source, weight, bias, mean, variance = norm.args[:5]
+    arguments: Sequence[Any] = norm.args
+    source, weight, bias, mean, variance = arguments[:5]
     width = source.meta["val"].shape[1]
     weights, biases, means, variances = (
         torch.full((width,), default) if node is None else _find_constant(module, node)
         for node, default in ((weight, 1.0), (bias, 0.0), (mean, 0.0), (variance, 1.0))
     )
-    scale = weights / (variances + norm.args[7]).sqrt()
+    scale = weights / (variances + arguments[7]).sqrt()
     return scale, biases - means * scale
 
 
