@@ -25,12 +25,11 @@ COMPILER = "edgetpu_compiler"
 NOT_COMPILED = "checked against the operator list, not compiled"
 _COMPILER_S = 300
 _SOFTMAX_ELEMENTS = 16_000
-# Runtimes since the first public one know what is not listed here.
+# Oldest version of the Edge TPU runtime, after the table; what is not listed here runs on all of them.
 _SINCE = {
     **dict.fromkeys(("EXPAND_DIMS", "PACK", "PRELU", "QUANTIZE", "SUM", "TRANSPOSE_CONV"), 13),
     **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "RSQRT", "SQUARED_DIFFERENCE", "UNIDIRECTIONAL_SEQUENCE_LSTM"), 14),
 }
-_FIRST_RUNTIME = 10
 
 
 @dataclass(frozen=True)
@@ -65,15 +64,15 @@ class EdgeTpuReport:
         In the order in which they run.
     how : str
         `NOT_COMPILED`, or the version of the compiler that said so.
-    min_runtime : int
-        Oldest version of the Edge TPU runtime that knows the operators on the TPU.
+    min_runtime : int or None
+        Oldest version of the Edge TPU runtime that knows the operators on the TPU; None where all of them do.
     compiled : Path or None
         File for the Edge TPU, where it was compiled.
     """
 
     placements: tuple[Placement, ...]
     how: str
-    min_runtime: int
+    min_runtime: int | None
     compiled: Path | None = None
 
     @property
@@ -105,7 +104,8 @@ class EdgeTpuReport:
             f" | {item.reason} |"
             for index, item in enumerate(self.placements)
         ]
-        return f"{self.summary}. Runtime {self.min_runtime} or newer.\n\n" + "\n".join(lines) + "\n"
+        runtime = f" Needs runtime {self.min_runtime} or newer." if self.min_runtime else ""
+        return f"{self.summary}.{runtime}\n\n" + "\n".join(lines) + "\n"
 
 
 def check_edgetpu(path: Path) -> EdgeTpuReport:
@@ -121,8 +121,8 @@ def check_edgetpu(path: Path) -> EdgeTpuReport:
     """
     graph = read_graph(path)
     placements = place_operators(graph)
-    used = [item.operator for item in placements if item.on_tpu]
-    runtime = max((_SINCE.get(kind, _FIRST_RUNTIME) for kind in used), default=_FIRST_RUNTIME)
+    since = (_SINCE[item.operator] for item in placements if item.on_tpu and item.operator in _SINCE)
+    runtime = max(since, default=None)
     report = EdgeTpuReport(tuple(placements), NOT_COMPILED, runtime)
     compiler = shutil.which(COMPILER)
     return report if compiler is None else _compile(compiler, path, report)
