@@ -1,13 +1,16 @@
 """One job on ONNX Runtime and LiteRT side by side, through train.py."""
 
+import pytest
+
 import train
 from tests.mlflow_template import template_database
 from tests.test_train import job_config, open_store
 
 
+@pytest.mark.slow
 def test_job_on_all_targets_gives_rows_of_both_with_their_reports(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(template_database())
-    overrides = ("compression=ptq_int8", "deploy=all", "deploy.profile.layers=true")
+    overrides = ("compression=ptq_int8", "deploy=all", "deploy.profile.layers=true", "deploy.profile.batch_sizes=[1]")
     rows = train.run(job_config(tmp_path, "all", *overrides))
     table = {(row.runtime, row.precision): row for row in rows}
     assert set(table) == {(name, bits) for name in ("onnxruntime", "litert") for bits in ("float32", "int8")}
