@@ -26,6 +26,7 @@ from composition.facts import data_digests
 from composition.fits import plain
 from composition.folds import make_folds, pool_folds
 from composition.measurement import Answers, Measured, Unmeasured, measure_split
+from composition.reports import report_layers
 from composition.rows import make_baseline_row, make_row, make_unmeasured_row
 from deploy.devices import find_device
 from deploy.gate import GateFailed
@@ -90,7 +91,8 @@ def run(config: DictConfig) -> list[Row]:
         rows += [make_baseline_row(config, item) for item in baselines]
         write_rows(output / "rows.json", rows)
         items: list[Answers | Unmeasured] = [*measured, *unmeasured, *baselines]
-        rows = [log_row(store, origin, item, row) for item, row in zip(items, rows, strict=True)]
+        layers = config.deploy.profile.layers
+        rows = [log_row(store, origin, item, row, layers) for item, row in zip(items, rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
     if rows[0].task == "heart_rate":
@@ -134,11 +136,9 @@ def profile_measured(config: DictConfig, measured: Sequence[Measured], kind: str
     if not measured:
         return []
     log.info("measuring latency and memory of %d files, side by side", len(measured))
-    return profile_artifacts(
-        [item.artifact for item in measured],
-        window_s=config.latency_window_s[kind],
-        **plain(config.deploy.profile),
-    )
+    options = {name: value for name, value in plain(config.deploy.profile).items() if name != "layers"}
+    artifacts = [item.artifact for item in measured]
+    return profile_artifacts(artifacts, window_s=config.latency_window_s[kind], **options)
 
 
 def open_job(store: Store, config: DictConfig, origin: "Origin") -> Any:
@@ -209,31 +209,36 @@ def find_origin(config: DictConfig) -> Origin:
     return Origin(texts, {**tags, "uncommitted": str(bool(diff)).lower()})
 
 
-def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row) -> Row:
-    """Write a row with its predictions, plots, weights, file and origin to its run."""
+def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row, layers: bool = False) -> Row:
+    """Write a row with its predictions, plots, weights, file, reports and origin to its run."""
     if isinstance(item, Unmeasured):
         files: list[Path | str] = [item.candidate.fit.weights, item.outcome.path]
         return store.log_row(item.run.run_id, row, texts=origin.texts, files=files, tags=origin.tags)
     about: dict[str, Any] = {"tags": origin.tags}
+    texts, figures = dict(origin.texts), draw_answers(item.predictions, row.name)
     if isinstance(item, Measured):
-        fit = item.candidate.fit
+        fit, artifact = item.candidate.fit, item.artifact
+        texts |= item.texts
+        if layers:
+            more_texts, more_figures = report_layers(artifact, row.name)
+            texts, figures = {**texts, **more_texts}, {**figures, **more_figures}
         about = {
-            "model_path": item.artifact.path if item.artifact.runtime == "onnxruntime" else None,
+            "model_path": artifact.path if artifact.runtime == "onnxruntime" else None,
             "tags": {
                 **origin.tags,
-                **(file_tags(item.artifact) if not item.folds else {}),
+                **(file_tags(artifact) if not item.folds else {}),
                 "paper": item.candidate.model.paper,
                 "fit_run": fit.run_id,
             },
             "params": {f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
-            "files": [fit.weights, item.artifact.path],
+            "files": [fit.weights, artifact.path],
         }
     return store.log_row(
         item.run.run_id,
         row,
         predictions=item.predictions,
-        figures=draw_answers(item.predictions, row.name),
-        texts=origin.texts,
+        figures=figures,
+        texts=texts,
         **about,
     )
 

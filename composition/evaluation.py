@@ -1,6 +1,7 @@
 """What a recipe step may ask for about a model: its export, evaluated on validation, and a place for what it found."""
 
 import csv
+import inspect
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -58,9 +59,12 @@ def export_net(
     Raises
     ------
     ValueError
-        If a calibration window is not in the training split.
+        If a calibration window is not in the training split, or the target lacks an option of the specification.
     """
     positions = np.asarray(spec.calibration_positions, dtype=np.int64)
+    taken = inspect.signature(export).parameters
+    if unknown := sorted(set(spec.export_options) - set(taken)):
+        raise ValueError(f"{path.name}: this target's exporter has no {unknown}; leave them out of the recipe's step")
     return export(
         net,
         path,
@@ -68,7 +72,7 @@ def export_net(
         calibration=datamodule.windows("train", positions) if len(positions) else None,
         metadata=metadata or {},
         **spec.export_options,
-        **({"cache_dir": cache_dir} if cache_dir else {}),
+        **({"cache_dir": cache_dir} if cache_dir and "cache_dir" in taken else {}),
     )
 
 

@@ -22,6 +22,7 @@ from composition.candidates import Candidate, make_candidates
 from composition.evaluation import Evaluator, export_net, log_sensitivity, predict_split
 from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
+from composition.reports import check_devices
 from composition.search import Weighed
 from composition.task import Task
 from deploy import gate
@@ -65,13 +66,17 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(Answers):
-    """An exported file of a candidate: its answers, how it was held against torch, times of what is around the net."""
+    """An exported file of a candidate, with its answers and how it was held against torch.
+
+    ``stages`` are times of what is around the net, ``texts`` reports about the file by file name.
+    """
 
     candidate: Candidate
     target: str
     artifact: Artifact
     checks: list[gate.Check]
     stages: dict[str, float] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +204,7 @@ def measure(
         gate.check_reload(in_memory, reloaded_outputs(net, some, batch_size)),
         *task.check_parity(datamodule, predictions, in_memory, test[: len(some)], artifact.precision),
     ]
+    device_checks, texts = check_devices(artifact)
     return Measured(
         candidate=candidate,
         target=target,
@@ -207,7 +213,8 @@ def measure(
         predictions=predictions,
         val_metrics=val_metrics,
         looks=looks,
-        checks=checks,
+        checks=[*checks, *device_checks],
+        texts=texts,
         facts=describe(datamodule),
     )
 

@@ -69,6 +69,7 @@ class ParityLimits:
 # The largest of some 10,000 int8 errors is a tail figure that grows with the split: reported, not limited.
 PARITY_LIMITS = {
     "float32": ParityLimits(max_abs=1e-3, noise=1e-4, flipped=1e-3, delta_auroc=1e-4),
+    # Weights are rounded to 11 bits, sums are not.
     "float16": ParityLimits(max_abs=None, noise=5e-3, flipped=5e-3, delta_auroc=1e-3),
     "int8": ParityLimits(max_abs=None, noise=0.2, flipped=0.05, delta_auroc=5e-3),
 }

@@ -176,6 +176,25 @@ def sensitivity_figure(
     return figure
 
 
+def layers_figure(
+    names: Sequence[str], times_ms: Sequence[float | None], sizes_bytes: Sequence[int], title: str = ""
+) -> Figure:
+    """Time and bytes of every operator of a file, from its first to its last; without a bar where it has no time."""
+    figure = Figure(figsize=(9, 1.5 + 0.22 * len(names)), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    positions = np.arange(len(names))
+    left.barh(positions, [0.0 if value is None else value for value in times_ms])
+    right.barh(positions, sizes_bytes, color="0.6")
+    left.set(xlabel="time (ms)", yticks=positions)
+    left.set_yticklabels(names, fontsize=7)
+    left.invert_yaxis()
+    right.set_xlabel("weights and output (bytes)")
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
 def make_axes(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     """Figure with one pair of labelled axes, which needs no display."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
