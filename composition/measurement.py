@@ -21,6 +21,7 @@ from composition.candidates import Candidate, make_candidates
 from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
 from composition.search import Weighed
+from composition.window_rules import describe_windows
 from deploy import gate
 from deploy.artifact import Artifact, predict
 from deploy.profile import count_macs
@@ -143,6 +144,9 @@ def input_contract(candidate: Candidate) -> dict[str, str]:
         "unit": datamodule.unit,
         "lead_names": datamodule.lead_names,
         "class_names": datamodule.class_names,
+        "level": datamodule.level,
+        "exclusive": datamodule.exclusive,
+        "windows": describe_windows(datamodule),
         "mean_mv": [float(value) for value in normalizer.mean_mv],
         "std_mv": [float(value) for value in normalizer.std_mv],
         "data": datamodule.kind,

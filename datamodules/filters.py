@@ -143,10 +143,38 @@ def shrink_wavelet(signal: NDArray[np.float64], wavelet: str = "db4", levels: in
             f" (datamodule.source.filters.levels)"
         )
     coefficients = pywt.wavedec(signal, wavelet, level=levels, axis=-1)
-    sigma = np.median(np.abs(coefficients[-1]), axis=-1, keepdims=True) / 0.6745
-    threshold = sigma * np.sqrt(2 * np.log(n_samples))
+    threshold = estimate_noise(coefficients[-1]) * np.sqrt(2 * np.log(n_samples))
+    soften(coefficients, threshold)
+    return np.asarray(pywt.waverec(coefficients, wavelet, axis=-1)[..., :n_samples])
+
+
+def estimate_noise(finest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Estimate the noise of a signal from its finest wavelet details.
+
+    Parameters
+    ----------
+    finest : ndarray of float64, shape (..., n)
+        Details of the finest level.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., 1)
+        Standard deviation of white noise with such a median absolute value.
+    """
+    return np.asarray(np.median(np.abs(finest), axis=-1, keepdims=True) / 0.6745)
+
+
+def soften(coefficients: list[NDArray[np.float64]], threshold: NDArray[np.float64]) -> None:
+    """Soft-threshold wavelet details in place.
+
+    Parameters
+    ----------
+    coefficients : list of ndarray of float64
+        As `pywt.wavedec` gives them: the approximation, which is left alone, and the details of each level.
+    threshold : ndarray of float64
+        Threshold, of a shape that fits the details.
+    """
     for level in range(1, len(coefficients)):
         details = coefficients[level]
         # What soft thresholding takes away is the detail, clipped.
         coefficients[level] = details - np.clip(details, -threshold, threshold)
-    return np.asarray(pywt.waverec(coefficients, wavelet, axis=-1)[..., :n_samples])
