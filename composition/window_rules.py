@@ -56,7 +56,9 @@ def _name_detector(detector: Any) -> str:
     """Name a detector of ours; any other by its own name, which a stream will refuse."""
     function = detector.func if isinstance(detector, partial) else detector
     bound = isinstance(detector, partial) and (detector.args or detector.keywords)
-    return str(_DETECTORS.get(function, getattr(function, "__qualname__", repr(function))) + " with options" * bool(bound))
+    return str(
+        _DETECTORS.get(function, getattr(function, "__qualname__", repr(function))) + " with options" * bool(bound)
+    )
 
 
 def _typical_length(datamodule: Any) -> float:

@@ -1,5 +1,6 @@
 """Filters for single-lead Holter signals: mean removal, band-pass, wavelet denoising; each can be left out."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,18 +95,25 @@ def pass_band(signal: NDArray[np.float64], fs: float, low_hz: float, high_hz: fl
     ValueError
         If the edges do not fit the sampling frequency, or the signal is too short for the filter.
     """
-    from scipy.signal import butter, sosfiltfilt
+    from scipy.signal import sosfiltfilt
 
     if not 0 < low_hz < high_hz < fs / 2:
         raise ValueError(
             f"the band of {low_hz!r} to {high_hz!r} Hz does not fit fs {fs!r} Hz, expected 0 < low < high < {fs / 2:g}:"
             f" change datamodule.source.filters"
         )
-    sos = butter(order, [low_hz, high_hz], "bandpass", fs=fs, output="sos")
+    sos = _design_band(fs, low_hz, high_hz, order)
     padding = 3 * (2 * len(sos) + 1)  # what sosfiltfilt needs
     if signal.shape[-1] <= padding:
         raise ValueError(f"the signal has {signal.shape[-1]} samples, expected more than {padding} to filter it")
     return np.asarray(sosfiltfilt(sos, signal, axis=-1))
+
+
+@functools.cache
+def _design_band(fs: float, low_hz: float, high_hz: float, order: int) -> NDArray[np.float64]:
+    from scipy.signal import butter
+
+    return np.asarray(butter(order, [low_hz, high_hz], "bandpass", fs=fs, output="sos"))
 
 
 def shrink_wavelet(signal: NDArray[np.float64], wavelet: str = "db4", levels: int = 5) -> NDArray[np.float64]:

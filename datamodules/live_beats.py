@@ -23,6 +23,8 @@ from datamodules.rpeaks import locate_rpeaks, measure_swings
 
 SWINGS = 1000
 """QRS complexes that decide which side is up."""
+LEARN_S = 60.0
+"""What a detector with adaptive thresholds sees before a block, in seconds."""
 REFRACTORY_S = 0.2
 """No beat follows another one sooner."""
 _LATE_S = 0.1  # an R peak at the edge of two blocks may be found in either
@@ -71,6 +73,8 @@ class LiveWindows:
     ----------
     starts : ndarray of int64, shape (n,)
         Position of each window: R peak of a beat, first beat of RR intervals, first sample of a stretch of signal.
+    ends : ndarray of int64, shape (n,)
+        Position that the delay of a decision is counted from: the R peak of a beat, else the end of the window.
     signal_mv : ndarray of float32, shape (n, leads, time)
         The windows, not normalised.
     known_at : int
@@ -84,6 +88,7 @@ class LiveWindows:
     """
 
     starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
     signal_mv: NDArray[np.float32]
     known_at: int
     rpeaks: NDArray[np.int64]
@@ -143,6 +148,7 @@ def find_rpeaks(
     down: deque[float] = deque(maxlen=SWINGS)
     last = -round(REFRACTORY_S * fs)
     nothing = np.empty(0, dtype=np.int64)
+    past = np.empty(0, dtype=np.float64)  # filtered first lead before the block
     for block in blocks:
         if isinstance(block, Gap):
             yield block
@@ -152,14 +158,19 @@ def find_rpeaks(
         if filtered is None or filtered.shape[1] < _SHORTEST_S * fs:
             yield FoundPeaks(block, None if filtered is None else filtered[:, block.inside], bad, nothing)
             continue
-        found = detect(filtered[0], fs)
-        mine = found[(found >= block.inside.start) & (found < block.inside.stop)]
+        if block.opens:
+            past = past[:0]
+        heard = np.concatenate([past, filtered[0, block.inside.start :]])
+        found = detect(heard, fs)
+        first, stop = len(past), len(past) + block.stop - block.start
+        mine = found[(found >= first) & (found < stop)]
         if len(mine):
-            swings = measure_swings(filtered[0], mine, fs)
+            swings = measure_swings(heard, mine, fs)
             up.extend(swings[0].tolist())
             down.extend(swings[1].tolist())
-        peaks = locate_rpeaks(filtered[0], found, fs, not up or bool(np.median(up) >= np.median(down)))
-        peaks += block.seen_from
+        near = found[found >= first - round(fs)]
+        peaks = locate_rpeaks(heard, near, fs, not up or bool(np.median(up) >= np.median(down))) + block.start - first
+        past = heard[max(0, stop - round(LEARN_S * fs)) : stop]
         earliest = block.start if block.opens else block.start - round(_LATE_S * fs)
         taken = []
         for peak in peaks[(peaks >= earliest) & (peaks < block.stop)].tolist():
@@ -226,7 +237,7 @@ class _Held:
             counts["gap"] += len(self.peaks) > 1
             self.peaks, self.first_is = self.peaks[:0], "gap"
         self._forget(block.stop)
-        return LiveWindows(starts, windows, block.seen_to, item.rpeaks, +counts, block.opens)
+        return LiveWindows(starts, starts, windows, block.seen_to, item.rpeaks, +counts, block.opens)
 
     def _cut(self, counts: Counter[str]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Cut the beats that have a neighbour on both sides; the last two R peaks stay."""

@@ -117,7 +117,7 @@ def cut_whole(signal_mv: NDArray[np.float32], plan: BlockPlan, bridge: int) -> I
     Block or Gap
         The same as for the stream.
     """
-    missing = ~np.isfinite(signal_mv).all(axis=0)
+    missing: NDArray[np.bool_] = np.asarray(~np.isfinite(signal_mv).all(axis=0))
     edges = np.flatnonzero(np.diff(missing, prepend=False, append=False)).reshape(-1, 2)
     inner = (edges[:, 0] > 0) & (edges[:, 1] < len(missing))
     short = inner & (edges[:, 1] - edges[:, 0] <= bridge)

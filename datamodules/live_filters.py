@@ -19,12 +19,10 @@ SETTLED = 1e-3
 """Share of a disturbance that may be left when a filter counts as settled."""
 NOISE_S = 300.0
 """How much of the past the noise of the wavelet threshold is taken from, in seconds."""
-LEARN_S = 10.0
-"""What a detector with adaptive thresholds sees before a block, in seconds."""
 
 
 def plan_blocks(filters: Filters, fs: float, block_s: float) -> BlockPlan:
-    """Choose blocks and surroundings in which filters and detector settle.
+    """Choose blocks and surroundings in which filters settle.
 
     Parameters
     ----------
@@ -54,8 +52,7 @@ def plan_blocks(filters: Filters, fs: float, block_s: float) -> BlockPlan:
 
         ahead += (pywt.Wavelet(filters.wavelet_name).dec_len - 1) * (grid - 1)
     ahead = max(ahead, math.ceil(fs))  # the last QRS complex of a block, as a whole
-    behind = max(ahead, math.ceil(LEARN_S * fs))
-    return BlockPlan(*(grid * math.ceil(length / grid) for length in (block_s * fs, behind, ahead)))
+    return BlockPlan(*(grid * math.ceil(length / grid) for length in (block_s * fs, ahead, ahead)))
 
 
 def settle_samples(filters: Filters, fs: float) -> int:

@@ -58,7 +58,7 @@ def split_at_gaps(chunks: Iterable[NDArray[np.float32]], bridge: int) -> Iterato
     position, absent = 0, 0  # samples seen; how many of the last ones are missing and not yet accounted for
     last: NDArray[np.float32] | None = None  # values of the segment's last sample
     for chunk in chunks:
-        usable = np.isfinite(chunk).all(axis=0)
+        usable: NDArray[np.bool_] = np.asarray(np.isfinite(chunk).all(axis=0))
         edges = np.flatnonzero(np.diff(usable, prepend=~usable[:1], append=~usable[-1:]))
         for first, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             start = position + first

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.live_source import LiveSource, LiveSourceError, find_leads
+from datamodules.live_source import Chunks, LiveSource, LiveSourceError, find_leads
 
 UNITS_MV = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
 FORMATS = ("csv", "f32")
@@ -141,9 +141,7 @@ def open_serial(port: str, baud: int, form: LineFormat, lead_names: Sequence[str
     return LiveSource(f"port {port}", form.fs, tuple(lead_names), chunks, problems=problems)
 
 
-def decode(
-    blocks: Iterable[bytes], name: str, form: LineFormat, rows: Sequence[int], problems: list[str]
-) -> Iterator[NDArray[np.float32]]:
+def decode(blocks: Iterable[bytes], name: str, form: LineFormat, rows: Sequence[int], problems: list[str]) -> Chunks:
     """Decode bytes as they arrive.
 
     Parameters
@@ -232,7 +230,7 @@ def pump(
     problems: list[str],
     *,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[NDArray[np.float32]]:
+) -> Chunks:
     """Read a device that does not wait in a thread, through a queue of bounded length.
 
     Parameters
@@ -262,7 +260,9 @@ def pump(
     def work() -> None:
         ended: BaseException | None = None
         try:
-            n_lost = _fill(waiting, decode(_blocks(read, stopped, problems), name, form, rows, problems), form.fs, clock)
+            n_lost = _fill(
+                waiting, decode(_blocks(read, stopped, problems), name, form, rows, problems), form.fs, clock
+            )
             put((n_lost, np.empty((len(rows), 0), dtype=np.float32)))
         except BaseException as error:  # raised again where the stream is used
             ended = error
@@ -271,7 +271,8 @@ def pump(
     def put(item: _Waiting) -> None:
         while not stopped.is_set():
             with suppress(queue.Full):
-                return waiting.put(item, timeout=0.1)
+                waiting.put(item, timeout=0.1)
+                return
 
     thread = threading.Thread(target=work, name="serial port", daemon=True)
     thread.start()

@@ -41,12 +41,8 @@ def resample_pieces(
     ValueError
         If the frequencies have no ratio of small numbers.
     """
-    ratio = Fraction(to_fs).limit_denominator(1000) / Fraction(fs).limit_denominator(1000)
+    ratio, plan = _plan(fs, to_fs)
     up, down = ratio.numerator, ratio.denominator
-    if max(up, down) > 10_000:
-        raise ValueError(f"from {fs!r} to {to_fs!r} Hz is a ratio of {up} to {down}: resample the signal beforehand")
-    around = max(math.ceil(_HALF_LENGTH * max(up, down) / up) + 1, math.ceil(FLAT_S * fs))
-    plan = BlockPlan(*(down * math.ceil(length / down) for length in (fs, around, around)))
     shift = 0  # from the segment's positions at fs to those at to_fs
     for block in cut_blocks(pieces, plan):
         if isinstance(block, Gap):
@@ -55,6 +51,21 @@ def resample_pieces(
         if block.opens:
             segment, shift = block.start, math.ceil(block.start * ratio)
         yield _resample(block, fs, up, down, segment, shift, limits_mv)
+
+
+def resampling_delay_s(fs: float, to_fs: float) -> float:
+    """Return how long a sample is held back by `resample_pieces` at most, in seconds."""
+    _, plan = _plan(fs, to_fs)
+    return (plan.step + plan.ahead) / fs
+
+
+def _plan(fs: float, to_fs: float) -> tuple[Fraction, BlockPlan]:
+    ratio = Fraction(to_fs).limit_denominator(1000) / Fraction(fs).limit_denominator(1000)
+    up, down = ratio.numerator, ratio.denominator
+    if max(up, down) > 10_000:
+        raise ValueError(f"from {fs!r} to {to_fs!r} Hz is a ratio of {up} to {down}: resample the signal beforehand")
+    around = max(math.ceil(_HALF_LENGTH * max(up, down) / up) + 1, math.ceil(FLAT_S * fs))
+    return ratio, BlockPlan(*(down * math.ceil(length / down) for length in (fs, around, around)))
 
 
 def _resample(

@@ -1,9 +1,9 @@
 """Where a live ECG comes from: WFDB records read a piece at a time; what all sources have in common."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,10 @@ from datamodules.rhythm_signal import INVALID_SAMPLES, LeadNotFoundError
 
 CHUNK_S = 10.0
 """What is read of a record at once, in seconds."""
+
+
+Chunks: TypeAlias = Generator[NDArray[np.float32], None, None]
+"""Signal as it arrives, in parts of shape (leads, n); closing it closes the source."""
 
 
 class LiveSourceError(ValueError):
@@ -31,7 +35,7 @@ class LiveSource:
         Sampling frequency in Hz.
     lead_names : tuple of str
         Leads of the chunks.
-    chunks : iterator of ndarray of float32, shape (leads, n)
+    chunks : generator of ndarray of float32, shape (leads, n)
         Signal in mV as it arrives; NaN where samples are missing. Ends with the source.
     limits_mv : tuple of two ndarray of float32, shape (leads,), optional
         Lowest and highest value that the recorder can write, where that is known.
@@ -44,7 +48,7 @@ class LiveSource:
     name: str
     fs: float
     lead_names: tuple[str, ...]
-    chunks: Iterator[NDArray[np.float32]]
+    chunks: Chunks
     limits_mv: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     duration_s: float | None = None
     problems: list[str] = field(default_factory=list)
@@ -139,7 +143,7 @@ def open_record(header: Path, lead_names: Sequence[str]) -> LiveSource:
     )
 
 
-def _read_record(path: Path, header: Any, channels: list[int], problems: list[str]) -> Iterator[NDArray[np.float32]]:
+def _read_record(path: Path, header: Any, channels: list[int], problems: list[str]) -> Chunks:
     """Yield the record in mV, and note what is wrong with it."""
     sums = np.zeros(len(channels), dtype=np.int64)
     done, step = 0, max(1, round(CHUNK_S * header.fs))

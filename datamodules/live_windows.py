@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datamodules.live_beats import FoundPeaks, LiveWindows
 from datamodules.live_blocks import Block, BlockPlan
@@ -59,8 +58,10 @@ def cut_stretches(blocks: Iterable[Block | Gap], n_samples: int) -> Iterator[Liv
             continue
         whole = block.seen_to - block.start == n_samples
         usable = whole and not block.bad.any()
+        starts = np.array([block.start] if usable else [], dtype=np.int64)
         yield LiveWindows(
-            starts=np.array([block.start] if usable else [], dtype=np.int64),
+            starts=starts,
+            ends=starts + n_samples,
             signal_mv=block.signal_mv[None, :, :] if usable else np.empty((0, len(block.signal_mv), n_samples), "f4"),
             known_at=block.seen_to,
             rpeaks=_NO_PEAKS,
@@ -107,7 +108,7 @@ def cut_live_rr(
         block, counts = item.block, Counter[str]()
         if block.opens:
             last = -1
-        starts, windows, seen = [], [], block.start
+        starts, ends, windows, seen = [], [], [], block.start
         for peak in item.rpeaks.tolist():
             between = slice(seen - block.start, max(0, peak + 1 - block.start))  # one may lie before the block
             bad_since |= bool(item.bad[between].any())
@@ -122,6 +123,7 @@ def cut_live_rr(
             last, bad_since = peak, False
             if len(peaks) == length + 1:
                 starts.append(peaks[0])
+                ends.append(peak)
                 windows.append(np.diff(np.array(peaks) / fs))
                 peaks, covered = peaks[stride:], length - stride
         bad_since |= bool(item.bad[seen - block.start :].any())
@@ -130,6 +132,7 @@ def cut_live_rr(
             peaks, covered, bad_since = [], 0, False
         yield LiveWindows(
             starts=np.array(starts, dtype=np.int64),
+            ends=np.array(ends, dtype=np.int64),
             signal_mv=np.array(windows, dtype=np.float32).reshape(-1, 1, length),
             known_at=block.seen_to,
             rpeaks=item.rpeaks,
