@@ -115,7 +115,7 @@ def find_opener(source: str) -> Callable[[StreamOptions, tuple[str, ...]], LiveS
     if source.endswith(".hea"):
         return lambda options, leads: open_record(Path(options.source), leads)
     if source == "stdin":
-        return lambda options, leads: open_pipe(sys.stdin.fileno(), "stdin", line_format(options, leads), leads)
+        return lambda options, leads: open_pipe(0, "stdin", line_format(options, leads), leads)
     if source.startswith("serial:"):
         port = source.removeprefix("serial:")
         return lambda options, leads: open_serial(port, options.baud, line_format(options, leads), leads)
