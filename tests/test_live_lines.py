@@ -192,7 +192,7 @@ def test_serial_reads_a_pseudo_terminal(serial_module):
     signal: list[float] = []
     for chunk in source.chunks:
         signal.extend(chunk[0].tolist())
-        if len(signal) == 200:
+        if len(signal) == 200 and chunk.size:
             os.close(ours)  # unplugged
     os.close(theirs)
     assert signal == list(range(200))
