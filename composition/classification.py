@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from composition.task import ALL, Rows
+from composition.window_rules import describe_windows
 from deploy import gate
 from deploy.artifact import Artifact
 from lightning_modules.metrics import choose_thresholds, classification_metrics, to_log_odds, to_probabilities
@@ -50,13 +51,16 @@ class Classification:
         return torch.zeros(2, datamodule.n_leads, datamodule.n_samples)
 
     def describe_input(self, datamodule: Any) -> dict[str, Any]:
-        """Rate, unit, leads, classes and normaliser."""
+        """Rate, unit, leads, classes, normaliser, and how windows are made."""
         normalizer = datamodule.normalizer
         return {
             "fs": datamodule.fs,
             "unit": datamodule.unit,
             "lead_names": datamodule.lead_names,
             "class_names": datamodule.class_names,
+            "level": datamodule.level,
+            "exclusive": datamodule.exclusive,
+            "windows": describe_windows(datamodule),
             "mean_mv": [float(value) for value in normalizer.mean_mv],
             "std_mv": [float(value) for value in normalizer.std_mv],
         }

@@ -1,5 +1,6 @@
 """Filters for single-lead Holter signals: mean removal, band-pass, wavelet denoising; each can be left out."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,18 +95,25 @@ def pass_band(signal: NDArray[np.float64], fs: float, low_hz: float, high_hz: fl
     ValueError
         If the edges do not fit the sampling frequency, or the signal is too short for the filter.
     """
-    from scipy.signal import butter, sosfiltfilt
+    from scipy.signal import sosfiltfilt
 
     if not 0 < low_hz < high_hz < fs / 2:
         raise ValueError(
             f"the band of {low_hz!r} to {high_hz!r} Hz does not fit fs {fs!r} Hz, expected 0 < low < high < {fs / 2:g}:"
             f" change datamodule.source.filters"
         )
-    sos = butter(order, [low_hz, high_hz], "bandpass", fs=fs, output="sos")
+    sos = _design_band(fs, low_hz, high_hz, order)
     padding = 3 * (2 * len(sos) + 1)  # what sosfiltfilt needs
     if signal.shape[-1] <= padding:
         raise ValueError(f"the signal has {signal.shape[-1]} samples, expected more than {padding} to filter it")
     return np.asarray(sosfiltfilt(sos, signal, axis=-1))
+
+
+@functools.cache
+def _design_band(fs: float, low_hz: float, high_hz: float, order: int) -> NDArray[np.float64]:
+    from scipy.signal import butter
+
+    return np.asarray(butter(order, [low_hz, high_hz], "bandpass", fs=fs, output="sos"))
 
 
 def shrink_wavelet(signal: NDArray[np.float64], wavelet: str = "db4", levels: int = 5) -> NDArray[np.float64]:
@@ -143,10 +151,38 @@ def shrink_wavelet(signal: NDArray[np.float64], wavelet: str = "db4", levels: in
             f" (datamodule.source.filters.levels)"
         )
     coefficients = pywt.wavedec(signal, wavelet, level=levels, axis=-1)
-    sigma = np.median(np.abs(coefficients[-1]), axis=-1, keepdims=True) / 0.6745
-    threshold = sigma * np.sqrt(2 * np.log(n_samples))
+    threshold = estimate_noise(coefficients[-1]) * np.sqrt(2 * np.log(n_samples))
+    soften(coefficients, threshold)
+    return np.asarray(pywt.waverec(coefficients, wavelet, axis=-1)[..., :n_samples])
+
+
+def estimate_noise(finest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Estimate the noise of a signal from its finest wavelet details.
+
+    Parameters
+    ----------
+    finest : ndarray of float64, shape (..., n)
+        Details of the finest level.
+
+    Returns
+    -------
+    ndarray of float64, shape (..., 1)
+        Standard deviation of white noise with such a median absolute value.
+    """
+    return np.asarray(np.median(np.abs(finest), axis=-1, keepdims=True) / 0.6745)
+
+
+def soften(coefficients: list[NDArray[np.float64]], threshold: NDArray[np.float64]) -> None:
+    """Soft-threshold wavelet details in place.
+
+    Parameters
+    ----------
+    coefficients : list of ndarray of float64
+        As `pywt.wavedec` gives them: the approximation, which is left alone, and the details of each level.
+    threshold : ndarray of float64
+        Threshold, of a shape that fits the details.
+    """
     for level in range(1, len(coefficients)):
         details = coefficients[level]
         # What soft thresholding takes away is the detail, clipped.
         coefficients[level] = details - np.clip(details, -threshold, threshold)
-    return np.asarray(pywt.waverec(coefficients, wavelet, axis=-1)[..., :n_samples])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datamodules.format_212 import decode_212
 
 # Value that stands for "no value", https://physionet.org/physiotools/wag/signal-5.htm.
-_INVALID = {"212": -2048, "16": -32768, "310": -512, "311": -512, "80": -128, "24": -(2**23), "32": -(2**31)}
+INVALID_SAMPLES = {"212": -2048, "16": -32768, "310": -512, "311": -512, "80": -128, "24": -(2**23), "32": -(2**31)}
 FLAT_S = 0.5  # longer than any isoelectric line that a resolution of 5 uV leaves without a change
 CLIPPED_S = 0.02  # an R peak touches the end of the range for a sample or two; a saturated amplifier stays
 
@@ -185,7 +185,7 @@ def _convert(
     """Return signal in mV, and where it is missing, saturated and flat."""
     half = 1 << (int(header.adc_res[lead]) or 12) - 1
     zero = int(header.adc_zero[lead] or 0)
-    missing = digital == _INVALID.get(header.fmt[lead], -(2**31))
+    missing = digital == INVALID_SAMPLES.get(header.fmt[lead], -(2**31))
     at_limit = ((digital >= zero + half - 1) | (digital <= zero - half)) & ~missing
     still = np.concatenate([[False], digital[1:] == digital[:-1]])
     # A run of n equal samples is n - 1 that repeat the one before; the first of them is marked too.

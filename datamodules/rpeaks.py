@@ -87,7 +87,9 @@ def detect_sleepecg(signal: NDArray[np.float64], fs: float) -> NDArray[np.int64]
     return np.asarray(detect_heartbeats(signal, fs), dtype=np.int64)
 
 
-def locate_rpeaks(signal: NDArray[np.float64], detections: NDArray[np.int64], fs: float) -> NDArray[np.int64]:
+def locate_rpeaks(
+    signal: NDArray[np.float64], detections: NDArray[np.int64], fs: float, upright: bool | None = None
+) -> NDArray[np.int64]:
     """Move each detection to the R peak that it stands for.
 
     The R peak is the extremum from 0.12 s before to 0.05 s after the detection, on that side of zero to which most
@@ -101,6 +103,8 @@ def locate_rpeaks(signal: NDArray[np.float64], detections: NDArray[np.int64], fs
         Sample positions.
     fs : float
         Sampling frequency in Hz.
+    upright : bool, optional
+        Whether most QRS complexes point upwards, where it is known; taken from this signal by default.
 
     Returns
     -------
@@ -109,12 +113,41 @@ def locate_rpeaks(signal: NDArray[np.float64], detections: NDArray[np.int64], fs
     """
     if len(detections) == 0:
         return detections
-    offsets = np.arange(-round(_SEARCH_BEFORE_S * fs), round(_SEARCH_AFTER_S * fs) + 1)
-    around = np.clip(detections[:, None] + offsets, 0, len(signal) - 1)
+    around = _search_places(len(signal), detections, fs)
     values = signal[around]
-    upright = np.median(values.max(axis=1)) >= np.median(-values.min(axis=1))
+    if upright is None:
+        upright = bool(np.median(values.max(axis=1)) >= np.median(-values.min(axis=1)))
     best = (values if upright else -values).argmax(axis=1)
     return np.unique(around[np.arange(len(around)), best])
+
+
+def measure_swings(
+    signal: NDArray[np.float64], detections: NDArray[np.int64], fs: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Measure how far QRS complexes reach to either side of zero, where `locate_rpeaks` looks for R peaks.
+
+    Parameters
+    ----------
+    signal : ndarray of float64, shape (time,)
+        Filtered lead.
+    detections : ndarray of int64, shape (n,)
+        Sample positions.
+    fs : float
+        Sampling frequency in Hz.
+
+    Returns
+    -------
+    up, down : ndarray of float64, shape (n,)
+        Highest value, and the lowest with its sign turned.
+    """
+    values = signal[_search_places(len(signal), detections, fs)]
+    return values.max(axis=1), -values.min(axis=1)
+
+
+def _search_places(n_samples: int, detections: NDArray[np.int64], fs: float) -> NDArray[np.int64]:
+    """Return the samples around each detection, shape (n, samples)."""
+    offsets = np.arange(-round(_SEARCH_BEFORE_S * fs), round(_SEARCH_AFTER_S * fs) + 1)
+    return np.clip(detections[:, None] + offsets, 0, n_samples - 1)
 
 
 def correct_beats(

@@ -9,7 +9,7 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from composition.measurement import auroc_difference
+from composition.classification import auroc_difference
 from deploy.artifact import Artifact, load_artifact, predict
 from deploy.gate import PARITY_LIMITS, check_parity
 from deploy.profile import count_macs
