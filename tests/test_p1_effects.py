@@ -17,7 +17,7 @@ TASK = HeartRate(PulseFilter(), "fft", window_s=10, parity_windows=1)
 
 @pytest.fixture(scope="module")
 def simulated():
-    """200 persons of a minute each, from 52 to 118 bpm: pulses with an overtone, their derivatives under white noise."""
+    """200 persons of a minute each, 52 to 118 bpm: pulses with an overtone, their derivatives under white noise."""
     rng, rates_bpm = np.random.default_rng(0), np.linspace(52, 118, 200)
     n = round(10 * FS) * N_WINDOWS
     time_s = np.arange(n + 1) / FS
