@@ -59,7 +59,7 @@ def test_layers_report_is_a_table_and_a_plot(int8: Artifact) -> None:
     texts, figures = report_layers(int8, "small")
     assert texts["layers.md"].count("CONV_2D") == 2
     assert len(figures["layers.png"].axes) == 2
-    assert np.isfinite([bar.get_bbox().width for bar in figures["layers.png"].axes[0].patches]).all()
+    assert len(figures["layers.png"].axes[0].patches) == texts["layers.md"].count("\n| ") - 1
 
 
 def test_devices_are_checked_for_int8_files_of_litert_only(int8: Artifact, tmp_path: Path) -> None:
