@@ -85,8 +85,8 @@ class PruneStructured:
     protect: Sequence[str] = ()
     n_windows: int = 512
     seed: int = 0
-    max_epochs: int = 6
-    learning_rate: float = 1.5e-3
+    max_epochs: int = 12
+    learning_rate: float = 3e-3
     soft_weight: float = 0.5
     claims: Mapping[str, float] = field(default_factory=dict)
     name: str = "prune_structured"
