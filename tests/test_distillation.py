@@ -196,7 +196,7 @@ def test_an_ensemble_answers_with_the_mean_of_its_members():
 def test_every_recipe_makes_its_parts(name):
     step = instantiate(compose_config(f"compression={name}").compression.steps.distill)
     assert all(part.weight > 0 for part in step.parts.values())
-    assert step.name == name.removesuffix("_ptq_int8")
+    assert step.name == name.removesuffix("_ptq_int8").removesuffix("_qat_int8")
     assert len(step.parts) == (2 if name in ("distill_feature", "distill_attention", "distill_relational") else 1)
 
 

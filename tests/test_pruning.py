@@ -17,12 +17,12 @@ from deploy.onnx_macs import count_macs as count_file_macs
 from lightning_modules.classifier import Classifier
 from lightning_modules.fitting import fit_once
 from lightning_modules.nets.cnn1d import Cnn1d
-from tests.configs import names_of
+from tests.configs import CLASSIFIERS
 from tests.exporting import randomise, run_torch
 from tests.test_nets import FAMILIES, build_net
 from tests.tiny import TinyDataModule, tiny_module, tiny_trainer
 
-MODELS = names_of("model")
+MODELS = CLASSIFIERS
 EXAMPLE = torch.zeros(1, 12, 1000)
 
 

@@ -17,7 +17,7 @@ from deploy.onnx import export_onnx
 from deploy.onnx_macs import count_macs
 from lightning_modules.nets.cnn1d import Cnn1d
 from lightning_modules.nets.cnn_vit import CnnVit
-from tests.configs import compose_config, names_of
+from tests.configs import CLASSIFIERS, compose_config
 from tests.exporting import Residual, make_small, make_small_windows, randomise, relative_noise, run_torch
 from tests.tiny import TinyDataModule, tiny_module, tiny_trainer
 
@@ -180,7 +180,7 @@ def test_qat_refuses_a_calibration_of_another_unit(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [name for name in names_of("model") if name not in ("cnn1d_teacher",)])
+@pytest.mark.parametrize("model", [name for name in CLASSIFIERS if name != "cnn1d_teacher"])
 def test_simulation_trains_every_model(model):
     data = "afdb_rr" if model == "rr_tcn" else "ptbxl"
     config = compose_config(f"model={model}", f"datamodule={data}")

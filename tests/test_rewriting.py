@@ -10,7 +10,7 @@ from compression.recipe import ExportSpec
 from compression.rewriting import BnFold, LowRank, fold_norms
 from lightning_modules.nets.cnn1d import Cnn1d
 from lightning_modules.nets.layers import same_conv
-from tests.configs import names_of
+from tests.configs import CLASSIFIERS
 from tests.exporting import randomise, run_torch
 from tests.test_nets import build_net
 from tests.test_pruning import make_tools, student
@@ -20,7 +20,7 @@ WINDOWS = np.random.default_rng(0).standard_normal((2, 12, 1000), dtype=np.float
 UNFOLDABLE = {"inception1d": "features.10", "cnn1d_plain": "Cnn1d has no batch norm to fold"}
 
 
-@pytest.mark.parametrize("model", [name for name in names_of("model") if name not in UNFOLDABLE])
+@pytest.mark.parametrize("model", [name for name in CLASSIFIERS if name not in UNFOLDABLE])
 def test_folded_nets_answer_as_before_without_norms(model):
     net = randomise(build_net(model)).eval()
     folded = fold_norms(net)
