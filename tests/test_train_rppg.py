@@ -10,7 +10,7 @@ import train
 from tests.configs import compose_config
 from tests.mlflow_template import template_database
 from tracking.hr_predictions import HeartRates
-from tracking.rows import read_rows_file
+from tracking.rows import read_rows_file, rows_to_json
 from tracking.statistics import point_metrics
 from tracking.store import initialise
 
@@ -63,7 +63,8 @@ def test_one_row_per_file_and_baseline(job):
         *(("baseline", name, "float64") for name in ("mean_rate", "green", "chrom", "pos")),
     ]
     assert {(row.task, row.level, row.n_subjects) for row in rows} == {("heart_rate", "clip", 11)}
-    assert read_rows_file(folder / "main" / "rows.json") == rows
+    # As text, since a constant answer has no correlation and NaN equals nothing.
+    assert rows_to_json(read_rows_file(folder / "main" / "rows.json")) == rows_to_json(rows)
 
 
 def test_a_net_learns_the_pulse_and_int8_keeps_it(job):
