@@ -190,8 +190,8 @@ def fine_tune(
 def _one_cycle(
     optimizer: torch.optim.Optimizer, total_steps: int, max_lr: float
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    steps = max(total_steps, 2)
-    # OneCycleLR divides by zero where its rise takes a single step.
+    # OneCycleLR divides by zero where its rise, or its fall, takes a single step.
+    steps = max(total_steps, 3)
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=max_lr, total_steps=steps, pct_start=max(0.1, 2 / steps)
     )

@@ -95,7 +95,7 @@ def test_zeros_claim_no_speed(monkeypatch, timed, words):
     measured = SimpleNamespace(
         checks=[Check("reload", "PASS", 0.0, 1e-6, "")],
         candidate=SimpleNamespace(stage=stage),
-        predictions=SimpleNamespace(suffix="", subject_ids=list(range(100))),
+        predictions=SimpleNamespace(task="classification", level="record", subject_ids=list(range(100))),
     )
     delta = {"test/auroc_macro": Estimate(0.0, -0.001, 0.001)}
     verdict, checks = composition_rows.judge(measured, profile, measured, reference, delta, 0.01, timed)
