@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import train
+from composition.classification import Classification
 from composition.evaluation import Evaluator
 from compression.recipe import ExportSpec
 from deploy.onnx import export_onnx
@@ -81,7 +82,7 @@ def make_evaluator(folder):
         return windows(split, positions)
 
     data.windows = watch
-    return Evaluator(data, export_onnx, folder / "evaluate.onnx", seed=0), looked
+    return Evaluator(data, Classification(None, 16), export_onnx, folder / "evaluate.onnx", seed=0), looked
 
 
 def test_evaluator_looks_at_validation_alone(tmp_path):
