@@ -16,7 +16,17 @@ TOLERANCES = {"1": 0.005, "%": 0.5, "bpm": 0.3, "count": 0.0, "MB": 0.05, "KB": 
 STRUCTURAL = ("params", "params_keras", "macs", "size_bytes", "compressed_bytes", "size_ratio", "int8_macs_share")
 TIMES = ("latency_ms_p50", "latency_ms_p99", "latency_ratio", "time_over_video", "time_over_video_decoded")
 SHARES = ("faces_share", "pulse_share", "rate_share")
-CLASSIFIED = ("auroc", "average_precision", "f1", "precision", "recall", "sensitivity", "specificity", "accuracy", "ece")
+CLASSIFIED = (
+    "auroc",
+    "average_precision",
+    "f1",
+    "precision",
+    "recall",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+    "ece",
+)
 RATES = ("hr_mae_bpm", "hr_rmse_bpm", "hr_mape_percent", "hr_bias_bpm", "hr_pearson_r", "hr_snr_db")
 GROUPS = ("low", "middle", "high", "not_low")
 PLOTS = ("roc", "precision_recall", "confusion", "parameters", "groups")
