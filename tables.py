@@ -1,18 +1,20 @@
 """The papers' tables from tracked runs: rendered as pages, or held against what is expected.
 
-``python tables.py render profile=ci`` after ``python train.py -m 'table=glob(*)' profile=ci``; ``make tables`` does both.
+``python tables.py render profile=ci`` after ``python train.py -m 'table=glob(*)' profile=ci``; ``make tables`` does
+both.
 """
 
 import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from composition.fits import plain
 from composition.tables import find_rows
@@ -52,9 +54,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def fill_reports(
-    overrides: Sequence[str], names: Sequence[str] | None = None, *, draw: bool = True
-) -> tuple[list[Report], Store]:
+@dataclass(frozen=True, kw_only=True)
+class Filling:
+    """Reports, where their runs are, and whether data may be missing."""
+
+    reports: tuple[Report, ...]
+    store: Store
+    allow_missing: bool
+
+
+def fill_reports(overrides: Sequence[str], names: Sequence[str] | None = None, *, draw: bool = True) -> Filling:
     """Fill the papers' tables, in their order, from the tracking store that the configuration names.
 
     Parameters
@@ -81,31 +90,26 @@ def fill_reports(
     own = [item for item in overrides if not item.startswith("table=")]
     known: dict[Any, DictConfig] = {}
     reports = []
-    store = finished = None
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        for name in names:
-            config = compose("config", [*own, f"table={name}", "group=table", "paths.output=table"])
-            if store is None or finished is None:
-                store = initialise(**config.tracking)
-                finished = find_finished(store.client)
+        configs = [compose("config", [*own, f"table={name}", "group=table", "paths.output=table"]) for name in names]
+        store = initialise(**configs[0].tracking)
+        finished = find_finished(store.client)
+        for name, config in zip(names, configs, strict=True):
             paper, table = tables[name]
             takes = {row: (item.job, plain(item.take)) for row, item in config.table.rows.items()}
             cells = fill_table(table, takes, find_rows(config, store, finished, own, known))
             figures = collect_figures(table, cells, store) if draw else ()
-            title = config.profile.title
             reports.append(
                 Report(
                     table=table,
                     paper=paper.title,
                     profile=config.profile.name,
-                    profile_title=title,
+                    profile_title=config.profile.title,
                     cells=cells,
                     figures=figures,
                 )
             )
-    if store is None:
-        raise CellError(f"{PAPERS} holds no tables")
-    return reports, store
+    return Filling(reports=tuple(reports), store=store, allow_missing=configs[0].allow_missing)
 
 
 def find_run_url(store: Store, ui: str | None) -> str:
@@ -116,13 +120,13 @@ def find_run_url(store: Store, ui: str | None) -> str:
 
 def render(arguments: argparse.Namespace) -> int:
     """Write the pages; 1 where data were not there, unless ``allow_missing=true``."""
-    reports, store = fill_reports(arguments.overrides, arguments.table)
-    index, *_ = write_reports(arguments.output, reports, find_run_url(store, arguments.ui))
-    for report in reports:
+    filling = fill_reports(arguments.overrides, arguments.table)
+    index, *_ = write_reports(arguments.output, filling.reports, find_run_url(filling.store, arguments.ui))
+    for report in filling.reports:
         print(f"{report.table.id}: " + ", ".join(f"{count} {verdict}" for verdict, count in report.counts.items()))
     print(f"index: {index}")
-    empty = {report.table.id for report in reports for cell in report.cells if cell.no_data}
-    if empty and not _allows_missing(arguments.overrides):
+    empty = {report.table.id for report in filling.reports for cell in report.cells if cell.no_data}
+    if empty and not filling.allow_missing:
         print(f"no data for {', '.join(sorted(empty))}: allow_missing=true if that is all right", file=sys.stderr)
         return FAILED
     return 0
@@ -130,7 +134,7 @@ def render(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Hold measured figures against the expected ones; 1 and both tables where one has drifted."""
-    reports, _ = fill_reports(arguments.overrides, arguments.table, draw=False)
+    reports = fill_reports(arguments.overrides, arguments.table, draw=False).reports
     drifted = checked = 0
     for report in reports:
         path = expected_path(arguments.expected, report.profile, report.table)
@@ -157,7 +161,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def write(arguments: argparse.Namespace) -> int:
     """Make what is measured the expected figures: profile.seeds=[0,1,2] gives tolerances from three seeds."""
-    reports, _ = fill_reports(arguments.overrides, arguments.table, draw=False)
+    reports = fill_reports(arguments.overrides, arguments.table, draw=False).reports
     for report in reports:
         expected = expect(report.cells)
         if expected:
@@ -182,12 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (PaperError, CellError, ExpectedError, TrackingError, HydraException) as error:
         print(f"tables.py: {error}", file=sys.stderr)
         return REFUSED
-
-
-def _allows_missing(overrides: Sequence[str]) -> bool:
-    return bool(
-        OmegaConf.from_dotlist([item for item in overrides if item.startswith("allow_missing=")]).get("allow_missing")
-    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from composition.fits import plain
 from composition.folds import make_folds, pool_folds
 from composition.measurement import Answers, Measured, measure_split
 from composition.rows import make_baseline_row, make_row
-from composition.tables import TableIncomplete, fill_with_runs
+from composition.tables import IncompleteTableError, fill_with_runs
 from deploy.gate import GateFailed
 from deploy.profile import profile_artifacts
 from lightning_modules.metrics import RULES
@@ -199,7 +199,7 @@ def main(config: DictConfig) -> None:
             fill_with_runs(config, HydraConfig.get().overrides.task, run)
         else:
             run(config)
-    except (GateFailed, TableIncomplete) as error:
+    except (GateFailed, IncompleteTableError) as error:
         # A sweep goes on with its other jobs and reports the failure at its end.
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise

@@ -27,7 +27,7 @@ Run = Callable[[DictConfig], list[Row]]
 OF_TABLE = ("table", "profile", "allow_missing", "group", "seed", "paths.output")
 
 
-class TableIncomplete(RuntimeError):
+class IncompleteTableError(RuntimeError):
     """Jobs of a table that failed, or whose data are not there."""
 
 
@@ -133,7 +133,7 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
 
     Raises
     ------
-    TableIncomplete
+    IncompleteTableError
         After all other jobs: if one failed, or if its data are not there and ``allow_missing`` is not set.
     """
     store = initialise(**config.tracking)
@@ -162,7 +162,7 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
                 failed.append(f"{name}: {type(error).__name__}: {error}")
     write_rows(Path(config.paths.output) / "rows.json", rows)
     if failed:
-        raise TableIncomplete(f"table {config.table.name}: " + "; ".join(failed))
+        raise IncompleteTableError(f"table {config.table.name}: " + "; ".join(failed))
     return rows
 
 

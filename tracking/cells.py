@@ -177,14 +177,15 @@ def _fill_cell(cell: Cell, job: JobRows, take: Take, where: str) -> Filled:
     rows, estimates, absent = [], [], job.absent
     for own in job.rows.values():
         row = take_row(own, take, where)
-        estimate = row and look_up(row, cell.metric, own)
         if row is None:
             absent = f"the job has no row with {dict(take)}"
-        elif estimate is None or math.isnan(estimate.value):
+            continue
+        estimate = look_up(row, cell.metric, own)
+        if estimate is None or math.isnan(estimate.value):
             absent = f"the run has no {cell.metric}"
-        else:
-            rows.append(row)
-            estimates.append(estimate)
+            continue
+        rows.append(row)
+        estimates.append(estimate)
     joined = join_seeds(estimates, cell.scale) if estimates else None
     data = None if not rows else "real" if all(row.data == "real" for row in rows) else "synthetic"
     verdict, why = judge_cell(cell, joined, data=data, absent=absent, not_comparable=job.not_comparable)
