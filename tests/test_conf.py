@@ -13,7 +13,19 @@ from omegaconf import OmegaConf
 
 from tests.configs import ROOT, compose_config, names_of
 
-GROUPS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "tracking", "experiment")
+GROUPS = (
+    "datamodule",
+    "model",
+    "optim",
+    "compression",
+    "deploy",
+    "trainer",
+    "callbacks",
+    "tracking",
+    "experiment",
+    "profile",
+    "table",
+)
 OPTIONS = [(group, name) for group in GROUPS for name in names_of(group)]
 
 

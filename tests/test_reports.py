@@ -24,7 +24,7 @@ def report(cells, **changes) -> Report:
         "profile_title": "real data",
         "figures": (),
     }
-    return Report(cells=cells, **(values | changes))
+    return Report(cells=cells, **({"figures": (), **values} | changes))
 
 
 def pages(folder, *reports):
