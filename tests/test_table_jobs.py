@@ -1,11 +1,13 @@
 """The jobs of a table: what is composed, what is run, what is found again. No net is trained here."""
 
+import itertools
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 import tables
 from composition import tables as jobs
@@ -18,9 +20,9 @@ from tracking.finished import find_finished
 from tracking.papers import read_papers
 from tracking.rows import Estimate, read_rows_file
 
-TABLE = "p3_quantization"
+TABLE = "p3_models"
 DIGESTS = {"data_digest": "data", "split_digest": "split", "preprocessing_digest": "prep"}
-ROLES = {"uncalibrated": "ptq_uncalibrated", "dynamic": "quantize_dynamic", "int8": "ptq_int8", "qat_int8": "qat_int8"}
+MODELS = ("inception1d", "cnn1d_plain")
 # The two of P1 need what the video data modules bring.
 HAS_VIDEO = (CONF / "model" / "tscan.yaml").exists()
 TABLES = [name for name in names_of("table") if HAS_VIDEO or not name.startswith("p1_")]
@@ -50,32 +52,42 @@ def store(tmp_path, monkeypatch):
 
 
 def make_run(store, ran, *, data="synthetic", value=0.93, fails=()):
-    """Stand in for a job: two rows in the store, or an error."""
+    """Stand in for a job: one row in the store, or an error."""
 
     def run(config):
-        recipe = config.compression.name
-        ran.append((recipe, config.seed))
-        if recipe in fails:
+        model = config.model.name
+        ran.append((model, config.seed))
+        if model in fails:
             raise RuntimeError("the disk is on fire")
         config.datamodule.kind = data
         row = replace(
-            example_row(data=data, seed=config.seed, metrics={"test/auroc_macro": Estimate(value)}),
+            example_row(data=data, model=model, seed=config.seed, metrics={"val/auroc_macro": Estimate(value)}),
             config_digest=digest(find_setting(config)),
             **DIGESTS,
         )
-        with store.job(recipe, group=config.group) as job:
-            rows = []
-            for own in ("none", recipe):
-                with job.child(own) as run:
-                    rows.append(store.log_row(run.run_id, replace(row, recipe=own, name=own)))
-        return rows
+        with store.job(model, group=config.group) as job, job.child(model) as run:
+            return [store.log_row(run.run_id, row)]
 
     return run
 
 
-@pytest.mark.parametrize("profile", names_of("profile"))
 @pytest.mark.parametrize("table", TABLES)
-def test_every_table_composes_under_every_profile(tmp_path, table, profile, composed):
+def test_every_table_composes_and_takes_rows_that_its_jobs_give(tmp_path, table, composed):
+    with hydra():
+        config = table_config(tmp_path, table=table)
+        planned = {job.name: job.config for job in jobs.plan_jobs(config, known=composed)}
+    for row in config.table.rows.values():
+        job, take = planned[row.job], row.take
+        steps = [instantiate(step).name for step in job.compression.steps.values()]
+        recipes = ["none", *itertools.accumulate(steps, "{}_{}".format)]
+        assert take.get("recipe", "none") in recipes
+        assert take.get("role") != "teacher" or "teacher" in job.compression
+        assert take.get("role") != "baseline" or take.model in job.baselines
+
+
+@pytest.mark.parametrize("profile", names_of("profile"))
+@pytest.mark.parametrize("table", ["p2_models", "p3_distillation"])
+def test_every_profile_has_the_data_of_the_tables(tmp_path, table, profile, composed):
     paper = read_papers(ROOT / "papers")[table[:2]]
     with hydra():
         config = table_config(tmp_path, f"profile={profile}", table=table)
@@ -121,8 +133,8 @@ def test_a_quick_profile_shortens_what_the_job_names(tmp_path):
 
 def test_a_job_whose_data_the_profile_does_not_know_is_named(tmp_path):
     with hydra():
-        config = table_config(tmp_path, "table.jobs.int8.data=chapman")
-        with pytest.raises(jobs.CellError, match=r"job 'int8': profile 'synthetic' knows no data 'chapman'"):
+        config = table_config(tmp_path, "table.jobs.plain.data=chapman")
+        with pytest.raises(jobs.CellError, match=r"job 'plain': profile 'synthetic' knows no data 'chapman'"):
             jobs.plan_jobs(config)
 
 
@@ -131,8 +143,8 @@ def test_a_table_runs_each_job_under_each_seed(tmp_path, store):
     with hydra():
         config = table_config(tmp_path, "profile.seeds=[0,1]")
         rows = jobs.fill_with_runs(config, [f"table={TABLE}"], make_run(store, ran))
-    assert ran == [(recipe, seed) for recipe in ROLES.values() for seed in (0, 1)]
-    assert len(rows) == 16
+    assert ran == [(model, seed) for model in MODELS for seed in (0, 1)]
+    assert len(rows) == 4
     assert read_rows_file(tmp_path / "out" / "rows.json") == rows
 
 
@@ -142,30 +154,30 @@ def test_a_table_skips_what_the_store_holds_for_the_same_digests(tmp_path, store
         config = table_config(tmp_path)
         first = jobs.fill_with_runs(config, (), make_run(store, ran))
         again = jobs.fill_with_runs(config, (), make_run(store, ran))
-        assert len(ran) == 4
+        assert len(ran) == 2
         assert again == first
         # Another setting, and other data, are not held.
         jobs.fill_with_runs(config, ("trainer.max_epochs=3",), make_run(store, ran))
-        assert len(ran) == 8
+        assert len(ran) == 4
         changed = SimpleNamespace(setup=lambda: None, pooled=False, **{**DIGESTS, "data_digest": "changed"})
         monkeypatch.setattr(jobs, "instantiate", lambda node: changed)
         jobs.fill_with_runs(config, (), make_run(store, ran))
-    assert len(ran) == 12
+    assert len(ran) == 6
 
 
 def test_a_job_that_fails_does_not_stop_the_others(tmp_path, store):
     ran = []
     with hydra():
         config = table_config(tmp_path)
-        run = make_run(store, ran, fails=("quantize_dynamic",))
-        with pytest.raises(jobs.IncompleteTableError, match="dynamic-seed0: RuntimeError: the disk is on fire"):
+        run = make_run(store, ran, fails=("inception1d",))
+        with pytest.raises(jobs.IncompleteTableError, match="inception-seed0: RuntimeError: the disk is on fire"):
             jobs.fill_with_runs(config, (), run)
-        assert [recipe for recipe, _ in ran] == list(ROLES.values())
-        assert len(read_rows_file(tmp_path / "out" / "rows.json")) == 6
+        assert [model for model, _ in ran] == list(MODELS)
+        assert len(read_rows_file(tmp_path / "out" / "rows.json")) == 1
         # What was missing is made up for, and nothing else.
         ran.clear()
         jobs.fill_with_runs(config, (), make_run(store, ran))
-    assert ran == [("quantize_dynamic", 0)]
+    assert ran == [("inception1d", 0)]
 
 
 def test_a_table_without_data_runs_nothing_and_says_so(tmp_path, store):
@@ -196,7 +208,7 @@ def render(folder, *overrides, table=TABLE, command="render", extra=()):
 def test_render_leaves_cells_without_data_empty_and_the_exit_code_says_so(tmp_path, store, capsys):
     options = ("profile=ci", f"paths.ptbxl={tmp_path / 'nowhere'}")
     assert render(tmp_path, *options) == 1
-    assert "no data for p3_quantization" in capsys.readouterr().err
+    assert "no data for p3_models" in capsys.readouterr().err
     text = (tmp_path / "reports" / f"{TABLE}.md").read_text()
     assert "not measured: no data: there is no folder" in text
     assert "ci: real data" in text
@@ -209,7 +221,7 @@ def test_render_fills_cells_from_runs_alone(tmp_path, store):
         jobs.fill_with_runs(table_config(tmp_path), (), make_run(store, ran))
     assert render(tmp_path) == 0
     text = (tmp_path / "reports" / f"{TABLE}.md").read_text()
-    assert "| before | mean AUC, test | 93.40 % | 93.00 % (synthetic) | - | -0.40 % |" in text
+    assert "| Inception CNN | mean AUC, validation | 87.00 % | 93.00 % (synthetic) | - | +6.00 % |" in text
     assert "not comparable: synthetic data" in text
     # Under another seed nothing was run.
     assert render(tmp_path, "profile.seeds=[1]") == 0
@@ -219,7 +231,7 @@ def test_render_fills_cells_from_runs_alone(tmp_path, store):
 def test_render_takes_the_newest_of_two_runs_and_lists_both(tmp_path, store):
     with hydra():
         config = table_config(tmp_path)
-        job = next(job for job in jobs.plan_jobs(config) if job.name == "int8")
+        job = next(job for job in jobs.plan_jobs(config) if job.name == "plain")
         for value in (0.90, 0.95):
             make_run(store, [], value=value)(jobs.prepare(job, 0, "g", "out"))
         old = find_finished(store.client)[jobs.setting_digests(jobs.prepare(job, 0, "g", "out"))[1]][1].run_id
@@ -256,11 +268,11 @@ def test_check_passes_on_what_was_expected_and_fails_on_drift(tmp_path, store, c
     assert render(tmp_path, command="expect", extra=extra) == 0
     assert render(tmp_path, command="check", extra=extra) == 0
     path = folder / f"synthetic-{TABLE}.csv"
-    wrong = path.read_text().replace("before.auroc,test/auroc_macro,%,93,", "before.auroc,test/auroc_macro,%,97,")
+    wrong = path.read_text().replace("plain.val,val/auroc_macro,%,93,", "plain.val,val/auroc_macro,%,97,")
     path.write_text(wrong)
     capsys.readouterr()
     assert render(tmp_path, command="check", extra=extra) == 1
     shown = capsys.readouterr().out
-    assert "DRIFT p3_quantization before.auroc: is 93, expected 97 +- 1 %" in shown
+    assert "DRIFT p3_models plain.val: is 93, expected 97 +- 1 %" in shown
     assert "expected: " in shown
-    assert "measured: Quantization (synthetic" in shown
+    assert "measured: The two models (synthetic" in shown
