@@ -28,6 +28,7 @@ from composition.folds import make_folds, pool_folds
 from composition.measurement import Answers, Measured, Unmeasured, measure_split
 from composition.reports import report_layers
 from composition.rows import make_baseline_row, make_row, make_unmeasured_row
+from composition.tables import IncompleteTableError, fill_with_runs
 from deploy.devices import find_device
 from deploy.gate import GateFailed
 from deploy.profile import Profile, profile_artifacts
@@ -245,13 +246,16 @@ def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row, 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
-    """Run one job of the command line; a failed gate ends it with exit code 1."""
+    """Run one job of the command line, or those of ``table=...``; a failed gate or job ends it with exit code 1."""
     # Lightning 2.6 calls what torch 2.13 deprecates; loading by whole batches from memory needs no workers.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
     warnings.filterwarnings("ignore", message=".*does not have many workers")
     try:
-        run(config)
-    except GateFailed as error:
+        if "table" in config:
+            fill_with_runs(config, HydraConfig.get().overrides.task, run)
+        else:
+            run(config)
+    except (GateFailed, IncompleteTableError) as error:
         # A sweep goes on with its other jobs and reports the failure at its end.
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise

@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from tests.configs import ROOT, RPPG_MODELS, compose_config, names_of
 
 GROUPS = ("datamodule", "model", "optim", "compression", "deploy", "trainer", "callbacks", "tracking", "experiment")
-OF_TASKS = ("evaluation", "baselines")
+MORE = ("evaluation", "baselines", "profile", "table")
 VIDEOS = {"ubfc", "vipl", "vipl_v2", "synthetic_ubfc", "synthetic_vipl"}
 OF_VIDEOS = {*RPPG_MODELS, "distill_wave"}  # options that need clips
 CLASSES = [name for name in names_of("datamodule") if name not in VIDEOS]
-OPTIONS = [(group, name) for group in (*GROUPS, *OF_TASKS) for name in names_of(group)]
+OPTIONS = [(group, name) for group in (*GROUPS, *MORE) for name in names_of(group)]
 
 
 def targets_of(node: Any) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from torch import nn
 from torch.nn.utils import prune
 

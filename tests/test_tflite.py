@@ -13,7 +13,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
-import yaml  # type: ignore[import-untyped]
+import yaml
 from torch import nn
 from torch.nn.utils import prune
 

@@ -242,6 +242,22 @@ class Store:
         with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
             return read_rows_file(download_file(self.client, run_id, ROW_FILE, folder))[0]
 
+    def list_files(self, run_id: str) -> list[str]:
+        """Names of a run's files and folders, at the top; errors as in `read_rows`."""
+        call = partial(self.client.list_artifacts, run_id)
+        return [item.path for item in retry(call, f"list the files of run {run_id!r}")]
+
+    def read_file(self, run_id: str, name: str) -> bytes:
+        """Content of one file of a run.
+
+        Raises
+        ------
+        TrackingError
+            If the run does not have it.
+        """
+        with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
+            return Path(download_file(self.client, run_id, name, folder)).read_bytes()
+
     def read_predictions(self, run_id: str) -> Answered:
         """Test predictions of a run.
 
