@@ -17,6 +17,7 @@ from tracking.statistics import (
     explain_no_interval,
     paired_bootstrap,
     point_metrics,
+    resample_metrics,
 )
 
 OVER_TIME = ("af_burden_mae_record", "sensitivity_AFIB_episode", "precision_AFIB_episode")
@@ -52,7 +53,7 @@ def test_statistics_point_values_are_those_of_torchmetrics(predictions):
 @pytest.mark.parametrize("predictions", [example_predictions(40, records_per_subject=2), example_beats(300)])
 def test_statistics_resampled_values_are_those_of_repeated_records(predictions):
     resamples = draw_resamples(predictions, 4, seed=1)
-    values = tracking.statistics._resampled(predictions, resamples)
+    values = resample_metrics(predictions, resamples)
     for draw, counts in enumerate(resamples.counts):
         rows = np.repeat(np.arange(len(predictions.record_ids)), counts[resamples.subjects])
         found = {f"test/{name}": of_draws[draw] for name, of_draws in values.items() if name not in OVER_TIME}
