@@ -7,18 +7,17 @@ subjects. Subjects of cohorts with many rows also differ in their prevalence, as
 import argparse
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from unittest.mock import patch
 
 import numpy as np
 from scipy import stats
 
 import tracking.statistics
-from tracking.intervals import take_percentiles
+from tracking.intervals import subject_interval, take_percentiles
 from tracking.predictions import Predictions, make_predictions
-from tracking.rows import Estimate
 from tracking.seeds import pool_seeds
-from tracking.statistics import bootstrap_metrics, draw_resamples, paired_bootstrap, resample_metrics
+from tracking.statistics import draw_resamples, resample_metrics
 
 PREVALENCE = 0.4
 
@@ -47,17 +46,17 @@ class Cohort:
 
     @property
     def truth(self) -> dict[str, float]:
-        """Figures over infinitely many subjects, by their names in a row."""
+        """Figures over infinitely many subjects, by name."""
         sd = float(np.hypot(1, self.spread))
         right = float(stats.norm.cdf(self.signal / 2 / sd))
         hits, false_calls = PREVALENCE * right, (1 - PREVALENCE) * (1 - right)
         return {
-            "test/auroc_A": float(stats.norm.cdf(self.signal / np.sqrt(2) / sd)),
-            "test/sensitivity_A": right,
-            "test/specificity_A": right,
-            "test/accuracy_macro": right,
-            "test/precision_A": hits / (hits + false_calls),
-            "test/f1_A": 2 * hits / (hits + false_calls + PREVALENCE),
+            "auroc_A": float(stats.norm.cdf(self.signal / np.sqrt(2) / sd)),
+            "sensitivity_A": right,
+            "specificity_A": right,
+            "accuracy_macro": right,
+            "precision_A": hits / (hits + false_calls),
+            "f1_A": 2 * hits / (hits + false_calls + PREVALENCE),
         }
 
     def simulate(self, rng: np.random.Generator, n_models: int = 1, noise: float = 1.0) -> list[Predictions]:
@@ -89,50 +88,46 @@ COHORTS = {
 }
 
 
-def count_covered(cohort: Cohort, n_tables: int, n_resamples: int = 1000, seed: int = 0) -> tuple[Counter[str], int]:
-    """Count tables whose interval holds the truth.
+@dataclass
+class Outcome:
+    """How many tables went how, by figure.
 
-    Returns
-    -------
-    covered : Counter
-        By figure; with ``percentile`` before it of the plain percentile interval.
-    n_used : int
+    Parameters
+    ----------
+    n_tables : int
         Tables with an interval: too few subjects may leave a class without one.
+    covered, covered_plainly : Counter
+        Tables whose interval holds the truth: that of rows, and plain percentiles.
+    wrong : Counter
+        Tables in which the paired interval of two equally good models leaves 0 out.
     """
-    rng = np.random.default_rng(seed)
-    covered: Counter[str] = Counter()
-    n_used = 0
-    for number in range(n_tables):
-        (predictions,) = cohort.simulate(rng)
-        try:
-            estimates = bootstrap_metrics(predictions, n_resamples, seed=number)
-        except ValueError:
-            continue
-        n_used += 1
-        resampled = resample_metrics(predictions, draw_resamples(predictions, n_resamples, seed=number))
-        for name, truth in cohort.truth.items():
-            plain = Estimate(0, *take_percentiles(resampled[name.removeprefix("test/")], 0.025))
-            covered[name] += estimates[name].low <= truth <= estimates[name].high
-            covered[f"percentile {name}"] += plain.low <= truth <= plain.high
-    return covered, n_used
+
+    n_tables: int = 0
+    covered: Counter[str] = field(default_factory=Counter)
+    covered_plainly: Counter[str] = field(default_factory=Counter)
+    wrong: Counter[str] = field(default_factory=Counter)
 
 
-def count_false_positives(
-    cohort: Cohort, n_tables: int, n_resamples: int = 1000, seed: int = 0
-) -> tuple[Counter[str], int]:
-    """Count tables in which the paired interval of two equally good models leaves 0 out, by figure."""
+def simulate_intervals(cohort: Cohort, n_tables: int, n_resamples: int = 1000, seed: int = 0) -> Outcome:
+    """Draw tables, give intervals as `tracking.statistics` does, and hold them against the truth."""
     rng = np.random.default_rng(seed)
-    found: Counter[str] = Counter()
-    n_used = 0
+    outcome = Outcome()
     for number in range(n_tables):
         a, b = cohort.simulate(rng, 2, noise=0.7)
         try:
-            estimates = paired_bootstrap(a, b, n_resamples, seed=number)
+            resamples = draw_resamples(a, n_resamples, seed=number)
         except ValueError:
             continue
-        n_used += 1
-        found.update(name for name in cohort.truth if not estimates[name].low <= 0 <= estimates[name].high)
-    return found, n_used
+        outcome.n_tables += 1
+        of_a, of_b = (resample_metrics(side, resamples) for side in (a, b))
+        for name, truth in cohort.truth.items():
+            low, high = subject_interval(of_a[name], cohort.n_subjects)
+            outcome.covered[name] += low <= truth <= high
+            low, high = take_percentiles(of_a[name], 0.025)
+            outcome.covered_plainly[name] += low <= truth <= high
+            low, high = subject_interval(of_a[name] - of_b[name], cohort.n_subjects)
+            outcome.wrong[name] += not low <= 0 <= high
+    return outcome
 
 
 def count_covered_by_seeds(
@@ -169,13 +164,12 @@ def main() -> None:
         reason = tracking.statistics.explain_no_interval(cohort.n_subjects)
         # Measured too where rows have no interval, to show why.
         with patch.object(tracking.statistics, "MIN_SUBJECTS", 2):
-            covered, n_used = count_covered(cohort, *size)
-            wrong, n_pairs = count_false_positives(cohort, *size)
-        seconds = time.process_time() - start
-        print(f"{label}, {n_used} tables, CPU {seconds:.0f} s{f'; rows print {reason!r}' if reason else ''}")
+            outcome = simulate_intervals(cohort, *size)
+        n, seconds = outcome.n_tables, time.process_time() - start
+        print(f"{label}, {n} tables, CPU {seconds:.0f} s{f'; rows print {reason!r}' if reason else ''}")
         for name in cohort.truth:
-            shares = (covered[name] / n_used, covered[f"percentile {name}"] / n_used, wrong[name] / n_pairs)
-            print("  {:20} covered {:.1%} (plain percentiles {:.1%}), false positives {:.1%}".format(name, *shares))
+            shares = (counts[name] / n for counts in (outcome.covered, outcome.covered_plainly, outcome.wrong))
+            print("  {:15} covered {:.1%} (plain percentiles {:.1%}), false positives {:.1%}".format(name, *shares))
     if arguments.only in (None, "seeds"):
         print("interval over seeds and subjects")
         for n_seeds, n_subjects, seed_sd, subject_sd in (

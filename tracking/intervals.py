@@ -28,8 +28,8 @@ def tail_share(degrees: float, widening: float = 1.0) -> float:
 
     References
     ----------
-    Hesterberg: What Teachers Should Know About the Bootstrap. The American Statistician 69 (2015), section 4.3 on
-    expanded percentile intervals. doi:10.1080/00031305.2015.1089789
+    Hesterberg: What Teachers Should Know About the Bootstrap. The American Statistician 69 (2015), on expanded
+    percentile intervals. doi:10.1080/00031305.2015.1089789
     """
     return float(stats.norm.cdf(-widening * stats.t.ppf(0.5 + LEVEL / 2, degrees)))
 
