@@ -17,6 +17,7 @@ from tracking.connection import TrackingError
 from tracking.owners import machine_name
 from tracking.plots import roc_figure
 from tracking.rows import Estimate
+from tracking.search import find_local_file
 from tracking.store import initialise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,6 +205,28 @@ def test_store_reads_the_newest_group_a_group_or_a_filter(store):
     assert store.read_rows(group="g1", filter_string="params.model = 'b'") == [second]
     assert store.read_rows(group="g4") == []
     assert store.read_row(first.run_id) == first
+
+
+def test_store_reads_rows_alike_from_files_and_through_mlflow(store, monkeypatch):
+    rows = [log_example(store, "g1", model=model) for model in ("a", "b")]
+    monkeypatch.setattr(type(store), "read_row", None)
+    # From the files alone.
+    assert store.read_rows(group="g1") == rows
+    monkeypatch.undo()
+    monkeypatch.setattr("tracking.store.find_local_file", lambda *_: None)
+    assert store.read_rows(group="g1") == rows
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_store_finds_files_of_this_machine_only(tmp_path, form):
+    folder = tmp_path / "some place"
+    folder.mkdir()
+    (folder / "row.json").write_text("[]")
+    uri = form.format(str(folder).replace(" ", "%20") if form.startswith("file") else folder)
+    assert find_local_file(uri, "row.json") == folder / "row.json"
+    assert find_local_file(uri, "other.json") is None
+    assert find_local_file("mlflow-artifacts:/0/run/artifacts", "row.json") is None
+    assert find_local_file(f"file://elsewhere{folder}", "row.json") is None
 
 
 def test_store_explains_bad_searches(store):

@@ -77,7 +77,7 @@ def find_local_file(artifact_uri: str, file: str) -> Path | None:
     place = urlsplit(artifact_uri)
     if place.scheme not in ("", "file") or place.netloc:
         return None
-    path = Path(url2pathname(place.path)) / file
+    path = Path(url2pathname(place.path if place.scheme else artifact_uri)) / file
     return path if path.is_file() else None
 
 
