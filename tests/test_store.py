@@ -17,7 +17,7 @@ from tracking.connection import TrackingError
 from tracking.owners import machine_name
 from tracking.plots import roc_figure
 from tracking.rows import Estimate
-from tracking.search import find_local_file
+from tracking.search import find_local_file, search_runs
 from tracking.store import initialise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +215,19 @@ def test_store_reads_rows_alike_from_files_and_through_mlflow(store, monkeypatch
     monkeypatch.undo()
     monkeypatch.setattr("tracking.store.find_local_file", lambda *_: None)
     assert store.read_rows(group="g1") == rows
+
+
+def test_store_finds_the_same_runs_bare(store):
+    for model in ("a", "b"):
+        log_example(store, "g1", model=model)
+    full, bare = (search_runs(store.client, "params.model = 'b'", bare=bare) for bare in (False, True))
+    assert [run.info.run_id for run in bare] == [run.info.run_id for run in full]
+    assert bare[0].info.artifact_uri == full[0].info.artifact_uri
+    assert (bare[0].data.metrics, bare[0].data.params) == ({}, {})
+    # Later searches are whole again.
+    (again,) = search_runs(store.client, "params.model = 'b'")
+    assert (again.data.params["model"], again.data.metrics) == ("b", full[0].data.metrics)
+    assert again.data.metrics
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}"])

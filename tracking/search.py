@@ -1,5 +1,7 @@
 """Look runs up in a store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,12 @@ PAGE = 1000
 
 
 def search_runs(
-    client: "MlflowClient", filter_string: str, *, deleted: bool = False, limit: int | None = None
+    client: "MlflowClient",
+    filter_string: str,
+    *,
+    deleted: bool = False,
+    limit: int | None = None,
+    bare: bool = False,
 ) -> "list[Run]":
     """Find runs in every experiment of a store, newest first.
 
@@ -29,6 +36,9 @@ def search_runs(
         Whether runs that were deleted count too.
     limit : int, optional
         At most that many runs; all of them by default.
+    bare : bool, default False
+        Whoever asks needs no metrics, params and tags of the runs, which may be left out: where the store is a
+        database, they are most of what is read. A filter sees them all the same.
 
     Raises
     ------
@@ -50,12 +60,30 @@ def search_runs(
     )
     found: list[Run] = []
     token: str | None = None
-    while True:
-        page = retry(partial(look, page_token=token), what)
-        found += page
-        token = page.token
-        if not token or limit is not None:
-            return found
+    with _without_relations() if bare else nullcontext():
+        while True:
+            page = retry(partial(look, page_token=token), what)
+            found += page
+            token = page.token
+            if not token or limit is not None:
+                return found
+
+
+@contextmanager
+def _without_relations() -> Iterator[None]:
+    """Have objects that are read from a database in here come without those that belong to them."""
+    from sqlalchemy import Select, event, false
+    from sqlalchemy.orm import ORMExecuteState, Session
+
+    def leave_out(state: ORMExecuteState) -> None:
+        if state.is_relationship_load and isinstance(state.statement, Select):
+            state.statement = state.statement.where(false())
+
+    event.listen(Session, "do_orm_execute", leave_out)
+    try:
+        yield
+    finally:
+        event.remove(Session, "do_orm_execute", leave_out)
 
 
 def download_file(client: "MlflowClient", run_id: str, file: str, folder: str) -> str:

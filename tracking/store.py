@@ -228,7 +228,7 @@ class Store:
             terms.append(f"tags.group = {quoted(group)}")
         if filter_string is not None:
             terms.append(filter_string)
-        runs = search_runs(self.client, " and ".join(terms))
+        runs = search_runs(self.client, " and ".join(terms), bare=True)
         places = [(run.info.run_id, find_local_file(run.info.artifact_uri, ROW_FILE)) for run in reversed(runs)]
         return [read_rows_file(path)[0] if path else self.read_row(run_id) for run_id, path in places]
 
