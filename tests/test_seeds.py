@@ -118,7 +118,7 @@ def test_seeds_pair_only_seeds_that_both_have(two):
 
 def test_seeds_of_few_subjects_have_no_interval():
     rows = [example_row(seed=seed, run_id=str(seed), level="beat", n_subjects=5) for seed in range(3)]
-    answers = {str(seed): example_beats(300, n_subjects=5, noise_seed=seed) for seed in range(3)}
+    answers = {str(seed): example_beats(600, n_subjects=5, noise_seed=seed) for seed in range(3)}
     (pooled,) = summaries = summarise_seeds(rows, answers.__getitem__)
     assert np.isnan([pooled.mean.low, pooled.mean.high]).all()
     assert np.isfinite([pooled.mean.value, pooled.spread]).all()
