@@ -32,8 +32,15 @@ def fill(store: Store, database: Path, n_rows: int) -> None:
         make_predictions(ids, ids // 2, targets, rng.random((200, 5)), CLASS_NAMES, thresholds) for _ in range(2)
     )
     row = Row(
-        **{"role": "student", "name": "row", "model": "cnn1d_student", "recipe": "none", "runtime": "onnxruntime"},
-        **{"precision": "float32", "data": "synthetic", "dataset": "synthetic_ptbxl", "split_digest": "split"},
+        role="student",
+        name="row",
+        model="cnn1d_student",
+        recipe="none",
+        runtime="onnxruntime",
+        precision="float32",
+        data="synthetic",
+        dataset="synthetic_ptbxl",
+        split_digest="split",
         metrics=bootstrap_metrics(first, 20),
         delta=paired_bootstrap(first, second, 20),
     )
