@@ -2,6 +2,7 @@
 
 python compare.py                                          # the newest group
 python compare.py "params.model = 'cnn1d_student'"         # any MLflow filter
+python compare.py --seeds --margin 0.01                     # rows that differ only in their seed, pooled
 python compare.py --reference RUN --format markdown --output table.md --plot tradeoff.png
 """
 
@@ -34,6 +35,7 @@ from tracking.hr_tables import tabulate_heart_rates
 from tracking.leak_gap import tabulate_figures, tabulate_leak_gap
 from tracking.plots import tradeoff_figure
 from tracking.rows import Row
+from tracking.seeds import summarise_seeds, tabulate_seeds
 from tracking.store import Store, initialise
 from tracking.tables import TableText, tabulate_rows, to_csv, to_html, to_json, to_markdown, to_plain
 
@@ -59,8 +61,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--figures", action="store_true", help="rows of several splits below one another, unpaired; with the leak gap"
     )
-    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples with --reference")
-    return parser.parse_args(arguments)
+    parser.add_argument("--seeds", action="store_true", help="rows that differ only in their seed as one")
+    parser.add_argument("--margin", type=float, help="with --seeds: drop that would matter, for non-inferiority")
+    parser.add_argument("--resamples", type=int, default=2000, help="bootstrap resamples with --reference or --seeds")
+    parsed = parser.parse_args(arguments)
+    if parsed.margin is not None and not parsed.seeds:
+        parser.error("--margin needs --seeds")
+    return parsed
 
 
 def run(arguments: argparse.Namespace, store: Store) -> str:
@@ -80,6 +87,8 @@ def run(arguments: argparse.Namespace, store: Store) -> str:
     check_same_level(rows)
     if not arguments.figures:
         check_same_split(rows)
+    if arguments.seeds:
+        return _report_seeds(arguments, rows, store)
     predictions = cache(store.read_predictions)
     reference = None
     if arguments.reference is not None:
@@ -148,6 +157,14 @@ def _report(arguments: argparse.Namespace, rows: Sequence[Row], comparisons: lis
         part = "group" if rows[0].task == "heart_rate" else "class"
         tables[f"Against the reference, {part} by {part}"] = tabulate_comparisons(comparisons, rows[0].level)
     return _render(arguments, tables, explain_verdicts(rows))
+
+
+def _report_seeds(arguments: argparse.Namespace, rows: Sequence[Row], store: Store) -> str:
+    if arguments.format in ("csv", "json") or arguments.figures or arguments.plot:
+        raise ComparisonRefused("--seeds gives a table: leave out --figures, --plot and the formats csv and json")
+    shared = {"metric": arguments.metric, "reference": arguments.reference, "margin": arguments.margin}
+    summaries = summarise_seeds(rows, store.read_predictions, **shared, n_resamples=arguments.resamples)
+    return _render(arguments, {"": tabulate_seeds(summaries, arguments.metric)}, [])
 
 
 def _render(arguments: argparse.Namespace, tables: Mapping[str, TableText], notes: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from tests.tracking_examples import CLASS_NAMES, example_beats, example_predicti
 from tracking.comparison import ComparisonRefused, check_same_split, compare_with, find_reference, refer_to
 from tracking.paired_tests import delong, mcnemar
 from tracking.rows import Estimate, read_rows_file, rows_from_json, write_rows
+from tracking.significance import holm
 from tracking.statistics import bootstrap_metrics, paired_bootstrap
 
 RESAMPLES = ("--resamples", "100")
@@ -88,12 +89,20 @@ def test_compare_table_tests_every_row_against_its_reference(store, rows, capsys
     decisions = mcnemar(INT8.probabilities >= 0.5, STUDENT.probabilities >= 0.5, INT8.targets)[column]
     assert f"{areas.difference:+.4f} [{areas.low:+.4f}, {areas.high:+.4f}]" in line
     assert f"{rows[2].delta['test/auroc_MI'].low:+.4f}" in line
-    assert line.split()[-4:] == [
+    # Two rows are compared with their references in five classes each.
+    pairs = ((STUDENT, TEACHER), (INT8, STUDENT))
+    areas_p = [item.p for a, b in pairs for item in delong(a.probabilities, b.probabilities, a.targets)]
+    right = [mcnemar(a.decisions, b.decisions, a.targets) for a, b in pairs]
+    decisions_p = [item.p for results in right for item in results]
+    assert line.split()[-6:] == [
         f"{areas.p:.3g}",
+        f"{holm(areas_p)[5 + column]:.3g}",
         str(decisions.only_a_right),
         str(decisions.only_b_right),
         f"{decisions.p:.3g}",
+        f"{holm(decisions_p)[5 + column]:.3g}",
     ]
+    assert "p corrected for the 10 comparisons of this table" in out
     assert len([line for line in lines if line.split()[:2] == ["student", "teacher"]]) == len(CLASS_NAMES)
     assert "int8: FAIL: latency 0.5 > 0.3" in lines
     assert "the same in every row: runtime onnxruntime" in out

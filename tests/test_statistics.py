@@ -17,6 +17,7 @@ from tracking.statistics import (
     explain_no_interval,
     paired_bootstrap,
     point_metrics,
+    resample_metrics,
 )
 
 OVER_TIME = ("af_burden_mae_record", "sensitivity_AFIB_episode", "precision_AFIB_episode")
@@ -52,7 +53,7 @@ def test_statistics_point_values_are_those_of_torchmetrics(predictions):
 @pytest.mark.parametrize("predictions", [example_predictions(40, records_per_subject=2), example_beats(300)])
 def test_statistics_resampled_values_are_those_of_repeated_records(predictions):
     resamples = draw_resamples(predictions, 4, seed=1)
-    values = tracking.statistics._resampled(predictions, resamples)
+    values = resample_metrics(predictions, resamples)
     for draw, counts in enumerate(resamples.counts):
         rows = np.repeat(np.arange(len(predictions.record_ids)), counts[resamples.subjects])
         found = {f"test/{name}": of_draws[draw] for name, of_draws in values.items() if name not in OVER_TIME}
@@ -82,17 +83,18 @@ def test_statistics_chunks_do_not_matter(monkeypatch):
     assert bootstrap_metrics(predictions, 101) == whole
 
 
-def test_statistics_intervals_are_those_of_the_weighted_rows():
-    """Figures of an independent implementation, which weighed every record of every resample."""
-    estimates = bootstrap_metrics(example_predictions(2200), 2000)
+def test_statistics_resampled_values_are_those_of_the_weighted_rows():
+    """Values and percentiles of an independent implementation, which weighed every record of every resample."""
+    predictions = example_predictions(2200)
+    values, resampled = point_metrics(predictions), resample_metrics(predictions, draw_resamples(predictions, 2000))
     for name, *expected in (
         ("auroc_macro", 0.8560069335540689, 0.8471937204872599, 0.8646544221743682),
         ("average_precision_macro", 0.6750780269383168, 0.6554333849064914, 0.6954269512130147),
         ("f1_macro", 0.6126396508900263, 0.5987373714020734, 0.6261526780005077),
         ("auroc_HYP", 0.8464561442079497, 0.8190179439584195, 0.8704204704458414),
     ):
-        estimate = estimates[f"test/{name}"]
-        assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected, abs=1e-12)
+        found = (values[name], *np.percentile(resampled[name], (2.5, 97.5)))
+        assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_statistics_intervals_hold_their_values():

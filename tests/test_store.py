@@ -17,6 +17,7 @@ from tracking.connection import TrackingError
 from tracking.owners import machine_name
 from tracking.plots import roc_figure
 from tracking.rows import Estimate
+from tracking.search import find_local_file, search_runs
 from tracking.store import initialise
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,6 +205,41 @@ def test_store_reads_the_newest_group_a_group_or_a_filter(store):
     assert store.read_rows(group="g1", filter_string="params.model = 'b'") == [second]
     assert store.read_rows(group="g4") == []
     assert store.read_row(first.run_id) == first
+
+
+def test_store_reads_rows_alike_from_files_and_through_mlflow(store, monkeypatch):
+    rows = [log_example(store, "g1", model=model) for model in ("a", "b")]
+    monkeypatch.setattr(type(store), "read_row", None)
+    # From the files alone.
+    assert store.read_rows(group="g1") == rows
+    monkeypatch.undo()
+    monkeypatch.setattr("tracking.store.find_local_file", lambda *_: None)
+    assert store.read_rows(group="g1") == rows
+
+
+def test_store_finds_the_same_runs_bare(store):
+    for model in ("a", "b"):
+        log_example(store, "g1", model=model)
+    full, bare = (search_runs(store.client, "params.model = 'b'", bare=bare) for bare in (False, True))
+    assert [run.info.run_id for run in bare] == [run.info.run_id for run in full]
+    assert bare[0].info.artifact_uri == full[0].info.artifact_uri
+    assert (bare[0].data.metrics, bare[0].data.params) == ({}, {})
+    # Later searches are whole again.
+    (again,) = search_runs(store.client, "params.model = 'b'")
+    assert (again.data.params["model"], again.data.metrics) == ("b", full[0].data.metrics)
+    assert again.data.metrics
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_store_finds_files_of_this_machine_only(tmp_path, form):
+    folder = tmp_path / "some place"
+    folder.mkdir()
+    (folder / "row.json").write_text("[]")
+    uri = form.format(str(folder).replace(" ", "%20") if form.startswith("file") else folder)
+    assert find_local_file(uri, "row.json") == folder / "row.json"
+    assert find_local_file(uri, "other.json") is None
+    assert find_local_file("mlflow-artifacts:/0/run/artifacts", "row.json") is None
+    assert find_local_file(f"file://elsewhere{folder}", "row.json") is None
 
 
 def test_store_explains_bad_searches(store):

@@ -12,6 +12,7 @@ from tracking.paired_tests import DelongResult, McnemarResult, delong, mcnemar
 from tracking.pairing import align
 from tracking.predictions import Predictions
 from tracking.rows import Estimate, Row
+from tracking.significance import holm
 from tracking.statistics import paired_bootstrap
 from tracking.tables import MISSING, TableText, format_estimate
 
@@ -160,22 +161,23 @@ def tabulate_comparisons(comparisons: Sequence[Comparison], level: str = "record
             "delta AUROC [bootstrap 95 %]",
             "delta AUROC [DeLong 95 %]",
             "DeLong p",
+            "DeLong p (Holm)",
         ),
-        *("only this right", "only reference right", "McNemar p"),
+        *("only this right", "only reference right", "McNemar p", "McNemar p (Holm)"),
     )
+    classes = [item for item in comparisons if isinstance(item, ClassComparison)]
+    adjusted = zip(holm([item.delong.p for item in classes]), holm([item.mcnemar.p for item in classes]), strict=True)
     cells = [
         (
             *(item.name, item.reference, item.class_name, format_estimate(item.delta, difference=True)),
             format_estimate(Estimate(item.delong.difference, item.delong.low, item.delong.high), difference=True),
-            f"{item.delong.p:.3g}",
-            str(item.mcnemar.only_a_right),
-            str(item.mcnemar.only_b_right),
-            f"{item.mcnemar.p:.3g}",
+            *(f"{item.delong.p:.3g}", f"{of_areas:.3g}"),
+            *(str(item.mcnemar.only_a_right), str(item.mcnemar.only_b_right)),
+            *(f"{item.mcnemar.p:.3g}", f"{of_decisions:.3g}"),
         )
-        for item in comparisons
-        if isinstance(item, ClassComparison)
+        for item, (of_areas, of_decisions) in zip(classes, adjusted, strict=True)
     ]
-    notes = ["p values are not corrected for the number of comparisons"]
+    notes = [f"Holm: p corrected for the {len(classes)} comparisons of this table"]
     if level != "record":
         notes.append(
             f"DeLong and McNemar take every {level} as independent, so p is far too small: trust the bootstrap"

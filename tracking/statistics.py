@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tracking.answers import Answered
 from tracking.hr_predictions import HeartRates
 from tracking.hr_tallies import weigh_rates
+from tracking.intervals import subject_interval
 from tracking.pairing import align
 from tracking.predictions import Predictions, encode_ids
 from tracking.rows import Estimate
@@ -20,7 +21,6 @@ from tracking.weighted import Floats
 Figures = TypeVar("Figures", float, Floats)
 
 LOGGER = logging.getLogger(__name__)
-PERCENTILES = (2.5, 97.5)
 MAX_REDRAWS = 1000
 # With fewer, resamples of subjects say little about other subjects.
 MIN_SUBJECTS = 10
@@ -96,7 +96,7 @@ def draw_resamples(predictions: Answered, n_resamples: int = 2000, seed: int = 0
 def bootstrap_metrics(
     predictions: Answered, n_resamples: int = 2000, seed: int = 0, split: str = "test"
 ) -> dict[str, Estimate]:
-    """Metrics of one artifact with 95 % percentile intervals of the subject-cluster bootstrap.
+    """Metrics of one artifact with 95 % intervals of the subject-cluster bootstrap (`tracking.intervals`).
 
     Point values are exact. So are the intervals up to 16,384 distinct scores; `tracking.weighted.count_scores` says
     what joining more of them changes at most.
@@ -151,19 +151,21 @@ def point_metrics(predictions: Answered) -> dict[str, float]:
     return {name: float(values[0]) for name, values in metrics.items()}
 
 
+def resample_metrics(predictions: Answered, resamples: Resamples) -> dict[str, Floats]:
+    """Metrics of `point_metrics` in every resample, each of shape (n_resamples,)."""
+    return _weigh(predictions, resamples.subjects, resamples.counts.astype(np.float64), MAX_GROUPS)
+
+
 def _estimate(sides: Sequence[Answered], n_resamples: int, seed: int, split: str) -> dict[str, Estimate]:
     """Metrics of one side, or differences between two that have the same rows."""
     values = _subtract([point_metrics(side) for side in sides])
     if explain_no_interval(len(encode_ids(sides[0].subject_ids)[0])):
         return {f"{split}/{name}": Estimate(value) for name, value in values.items()}
     resamples = draw_resamples(sides[0], n_resamples, seed)
-    resampled = _subtract([_resampled(side, resamples) for side in sides])
-    return {f"{split}/{name}": Estimate(value, *_percentiles(resampled[name])) for name, value in values.items()}
-
-
-def _resampled(predictions: Answered, resamples: Resamples) -> dict[str, Floats]:
-    """Metrics in every resample, each of shape (n_resamples,)."""
-    return _weigh(predictions, resamples.subjects, resamples.counts.astype(np.float64), MAX_GROUPS)
+    resampled = _subtract([resample_metrics(side, resamples) for side in sides])
+    n_subjects = resamples.counts.shape[1]
+    ends = {name: subject_interval(resampled[name], n_subjects) for name in values}
+    return {f"{split}/{name}": Estimate(value, *ends[name]) for name, value in values.items()}
 
 
 def _weigh(
@@ -187,15 +189,6 @@ def _count_needed(predictions: Answered, subjects: NDArray[np.int64], n_subjects
 def _subtract(sides: list[dict[str, Figures]]) -> dict[str, Figures]:
     first, *others = sides
     return {name: values - others[0][name] for name, values in first.items()} if others else first
-
-
-def _percentiles(values: Floats) -> tuple[float, float]:
-    """Interval over the resamples in which the metric exists: without an episode there is no sensitivity to them."""
-    known = values[~np.isnan(values)]
-    if not len(known):
-        return np.nan, np.nan
-    low, high = np.percentile(known, PERCENTILES)
-    return float(low), float(high)
 
 
 def _draw(rng: np.random.Generator, n_resamples: int, n_subjects: int) -> NDArray[np.int32]:

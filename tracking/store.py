@@ -22,7 +22,7 @@ from tracking.connection import (
 from tracking.owners import terminate_cleanly
 from tracking.rows import Row, read_rows_file
 from tracking.runs import close_stale_runs, open_run
-from tracking.search import download_file, quoted, search_runs
+from tracking.search import download_file, find_local_file, quoted, search_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -228,8 +228,9 @@ class Store:
             terms.append(f"tags.group = {quoted(group)}")
         if filter_string is not None:
             terms.append(filter_string)
-        runs = search_runs(self.client, " and ".join(terms))
-        return [self.read_row(run.info.run_id) for run in reversed(runs)]
+        runs = search_runs(self.client, " and ".join(terms), bare=True)
+        places = [(run.info.run_id, find_local_file(run.info.artifact_uri, ROW_FILE)) for run in reversed(runs)]
+        return [read_rows_file(path)[0] if path else self.read_row(run_id) for run_id, path in places]
 
     def read_row(self, run_id: str) -> Row:
         """Row of a run.
