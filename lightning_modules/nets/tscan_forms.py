@@ -10,6 +10,36 @@ from torch.nn import functional
 from lightning_modules.nets.tscan import N_COLOURS, GatedStage, TsCan
 
 Frames = list[Tensor]
+FORMS = ("batched", "unrolled")
+
+
+def make_form(net: nn.Module, form: str) -> "BatchedTsCan | UnrolledTsCan":
+    """Write a net down as what one call of an exported file runs: one segment, which sees nothing of the others.
+
+    Parameters
+    ----------
+    net : TsCan
+        Copied.
+    form : {"batched", "unrolled"}
+        See `BatchedTsCan` and `UnrolledTsCan`.
+
+    Returns
+    -------
+    nn.Module
+        With ``n_frames``, those of a call, and ``input_shape``.
+
+    Raises
+    ------
+    ValueError
+        If the form is unknown, or the net is no TS-CAN.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form {form!r} must be one of {FORMS}")
+    if not isinstance(net, TsCan):
+        raise ValueError(f"{type(net).__name__} has no form {form!r}: only a TsCan can be written so")
+    if form == "batched":
+        return BatchedTsCan(copy.deepcopy(net)).eval()
+    return unrolled_form(net, net.segment)
 
 
 def batched_form(net: TsCan) -> TsCan:
@@ -21,6 +51,46 @@ def batched_form(net: TsCan) -> TsCan:
     twin = copy.deepcopy(net)
     twin.mask_norm = "rsqrt"
     return twin.eval()
+
+
+class BatchedTsCan(nn.Module):
+    """A TS-CAN for one segment whose frames are the batch, channels last, as kernels want them; without a division.
+
+    Parameters
+    ----------
+    net : TsCan
+    """
+
+    def __init__(self, net: TsCan) -> None:
+        super().__init__()
+        self.net = net
+        self.n_frames = net.segment
+        self.input_shape = (net.segment, net.image_size, net.image_size, 2 * N_COLOURS)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Shapes: frames (segment, size, size, 6) -> (1, segment)."""
+        maps = frames.permute(0, 3, 1, 2)
+        motion, appearance = maps[:, :N_COLOURS], maps[:, N_COLOURS:]
+        for index, stage in enumerate(self.net.stages):
+            if index:
+                appearance = functional.avg_pool2d(appearance, self.net.pool)
+            appearance, mask = stage.look(appearance, "rsqrt")
+            for layer in (stage.motion_same, stage.motion_valid):
+                motion = torch.tanh(layer(self._shift(motion)))
+            motion = functional.avg_pool2d(motion * mask, self.net.pool)
+        return self.net.heads[self.net.answer](motion.flatten(1)).reshape(1, -1)
+
+    def _shift(self, motion: Tensor) -> Tensor:
+        """As `temporal_shift` of one segment; no map of zeros is stored, and none has five dimensions."""
+        fold = motion.shape[1] // 3
+        following, preceding = motion[1:, :fold], motion[:-1, fold : 2 * fold]
+        if self.net.edge == "zero":
+            following = functional.pad(following, (0, 0, 0, 0, 0, 0, 0, 1))
+            preceding = functional.pad(preceding, (0, 0, 0, 0, 0, 0, 1, 0))
+        else:
+            following = torch.cat([following, motion[-1:, :fold]])
+            preceding = torch.cat([motion[:1, fold : 2 * fold], preceding])
+        return torch.cat([following, preceding, motion[:, 2 * fold :]], 1)
 
 
 def unrolled_form(net: TsCan, n_frames: int) -> "UnrolledTsCan":
@@ -52,6 +122,7 @@ class UnrolledTsCan(nn.Module):
             raise ValueError(f"clips of {n_frames} frames are not a multiple of segment={net.segment}")
         self.net = net
         self.n_frames = n_frames
+        self.input_shape = (1, net.image_size, net.image_size, n_frames * 2 * N_COLOURS)
 
     def forward(self, image: Tensor) -> Tensor:
         """Shapes: image (1, size, size, frames * 6), see `lay_out` -> (1, frames)."""
