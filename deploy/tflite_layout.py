@@ -80,6 +80,6 @@ def read_input_shape(graph: Graph, name: str) -> tuple[int, ...]:
 
 
 def count_calls(graph: Graph) -> int:
-    """Calls of the file for one window or clip."""
+    """Give the calls of the file that one window or clip takes."""
     clip = (graph.metadata or {}).get(CLIP_SHAPE)
     return math.prod(json.loads(clip)) // math.prod(graph.tensors[graph.inputs[0]].shape) if clip else 1
