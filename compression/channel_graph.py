@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_modules.nets.attention1d import TemporalAttentionPool
 from lightning_modules.nets.cnn_vit import SelfAttention
+from lightning_modules.nets.tscan import GatedStage, TsCan
 
 # What stays as it is, with a simpler map of the same shape for the trace. Heads share their channels in order: one
 # channel less would move all that follow to another head.
@@ -42,7 +43,7 @@ def build_graph(net: nn.Module, example: Tensor) -> Any:
     ----------
     net : nn.Module
         In eval mode.
-    example : Tensor of shape (batch, leads, time)
+    example : Tensor of shape (batch, leads, time), or of a clip
         A window.
     """
     torch_pruning = import_torch_pruning()
@@ -55,7 +56,44 @@ def build_graph(net: nn.Module, example: Tensor) -> Any:
         for module in net.modules():
             if type(module) in ATTENTION:
                 stack.enter_context(_standing_in(module))
-        return torch_pruning.DependencyGraph().build_dependency(net, example)
+        run = stack.enter_context(_untied(net)) if isinstance(net, TsCan) else None
+        return torch_pruning.DependencyGraph().build_dependency(net, example, forward_fn=run)
+
+
+def shift_readers(net: nn.Module) -> set[nn.Module]:
+    """Layers that read a temporal shift: what a channel of theirs is depends on the third in which it lies."""
+    stages: Sequence[GatedStage] = net.stages if isinstance(net, TsCan) else ()
+    return {layer for stage in stages for layer in (stage.motion_same, stage.motion_valid)}
+
+
+@contextmanager
+def _untied(net: TsCan) -> Iterator[Callable[[nn.Module, Tensor], list[Tensor]]]:
+    """Run a TS-CAN without what moves or scales whole maps, and leaves each channel in its place.
+
+    Torch-Pruning would tie a mask of one channel to all that it scales, and loses channels in the five dimensions of a
+    shift. The masks become outputs of their own, so that the trace shows whom they read.
+    """
+    masks: list[Tensor] = []
+
+    def watch(stage: GatedStage) -> Callable[[Tensor, str], tuple[Tensor, float]]:
+        look = stage.look
+
+        def look_aside(appearance: Tensor, norm: str) -> tuple[Tensor, float]:
+            features, mask = look(appearance, norm)
+            masks.append(mask)
+            return features, 1.0
+
+        return look_aside
+
+    for stage in net.stages:
+        stage.look = watch(stage)  # type: ignore[method-assign, assignment]
+    net._shift = lambda motion: motion  # type: ignore[method-assign]
+    try:
+        yield lambda net, clips: [net(clips), *masks]
+    finally:
+        del net._shift
+        for stage in net.stages:
+            del stage.look
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compression.channel_graph import ATTENTION, build_graph, group_of, import_torch_pruning
+from compression.channel_graph import ATTENTION, build_graph, group_of, import_torch_pruning, shift_readers
 
 IMPORTANCES = ("magnitude", "taylor", "bn_scale")
 SCOPES = ("layer", "global")
@@ -27,10 +27,14 @@ class Group:
         Name of the module whose output channels are counted.
     scores : Tensor of shape (channels,)
         How much each channel matters, with mean 1.
+    in_thirds : bool
+        Whether a temporal shift treats each third of the channels in its own way: each loses its share then, so that
+        a channel that stays keeps its part.
     """
 
     layer: str
     scores: Tensor
+    in_thirds: bool = False
 
     @property
     def width(self) -> int:
@@ -47,7 +51,7 @@ def find_groups(net: nn.Module, example: Tensor, importance: str, protect: Seque
     ----------
     net : nn.Module
         In eval mode; its weights hold gradients where `importance` is "taylor".
-    example : Tensor of shape (batch, leads, time)
+    example : Tensor of shape (batch, leads, time), or of a clip
         A window.
     importance : {"magnitude", "taylor", "bn_scale"}
         Sum of squares of the weights; change of the loss to first order (Molchanov et al. 2019, doi
@@ -58,9 +62,10 @@ def find_groups(net: nn.Module, example: Tensor, importance: str, protect: Seque
     Raises
     ------
     ValueError
-        If a layer cannot be treated, `protect` names none, or a layer has no batch norm that could be asked.
+        If a layer cannot be treated or does not run, `protect` names none, or a layer has no batch norm that could be
+        asked.
     """
-    score = _make_score(importance)
+    score, readers = _make_score(importance), shift_readers(net)
     fixed, logits = _find_protected(net, protect), _find_last(net, example)
     graph = build_graph(net, example)
     groups: list[Group] = []
@@ -77,7 +82,8 @@ def find_groups(net: nn.Module, example: Tensor, importance: str, protect: Seque
         scores = score(group_of(graph, layer, list(range(_width(layer)))))
         if scores is None:
             raise ValueError(f"layer {name!r} has no batch norm, so importance=bn_scale cannot score it: use magnitude")
-        groups.append(Group(name, scores.detach().float().cpu()))
+        inputs = {dep.target.module for dep in deps if graph.is_in_channel_pruning_fn(dep.handler)}
+        groups.append(Group(name, scores.detach().float().cpu(), in_thirds=bool(inputs & readers)))
     return groups
 
 
@@ -111,8 +117,29 @@ def choose_channels(groups: Sequence[Group], ratio: float, scope: str, round_to:
     for group, loss in zip(groups, losses, strict=True):
         left = _round_width(group.width, group.width - loss, round_to)
         if left < group.width:
-            drops[group.layer] = sorted(group.scores.argsort(stable=True)[: group.width - left].tolist())
-    return drops
+            drops[group.layer] = _drop_least(group, left)
+    return {layer: channels for layer, channels in drops.items() if channels}
+
+
+def _drop_least(group: Group, left: int) -> list[int]:
+    """Channels that matter least, of all or of each third, for `left` of them to stay."""
+    if not group.in_thirds:
+        return sorted(group.scores.argsort(stable=True)[: group.width - left].tolist())
+    before, after = _thirds(group.width), _thirds(left)
+    if after[2] > before[2]:
+        # One of three equal thirds cannot lose its only channel: the last one would have to gain one.
+        return []
+    drops, start = [], 0
+    for had, keeps in zip(before, after, strict=True):
+        order = group.scores[start : start + had].argsort(stable=True)
+        drops += [start + channel for channel in order[: had - keeps].tolist()]
+        start += had
+    return sorted(drops)
+
+
+def _thirds(width: int) -> tuple[int, int, int]:
+    """Channels that a temporal shift takes from the next frame, from the one before, and from the frame itself."""
+    return width // 3, width // 3, width - 2 * (width // 3)
 
 
 def cut_channels(net: nn.Module, example: Tensor, drops: Mapping[str, Sequence[int]]) -> nn.Module:
@@ -196,6 +223,12 @@ def _find_last(net: nn.Module, example: Tensor) -> nn.Module:
             hook.remove()
     if not ran:
         raise ValueError(f"{type(net).__name__} holds no convolution and no linear layer: there is no channel to prune")
+    idle = [name for name, module in net.named_modules() if module in set(layers) - set(ran)]
+    if idle:
+        raise ValueError(
+            f"layers {idle!r} do not run where the net answers, so nobody sees whose channels they read: prune a net"
+            " without them, such as one with a single task"
+        )
     return ran[-1]
 
 

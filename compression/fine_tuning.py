@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from compression.distillation import Distill
-from compression.distillation_parts import SoftTargets
+from compression.distillation_parts import Part, SoftTargets
 from compression.recipe import ExportSpec, Tools, fine_tune
+from compression.wave_parts import WaveMatch
 from lightning_modules.classifier import Classifier
+from lightning_modules.rppg import RppgModule
 
 
 def check_fine_tuning(max_epochs: int, learning_rate: float, soft_weight: float) -> None:
@@ -27,6 +29,11 @@ def check_fine_tuning(max_epochs: int, learning_rate: float, soft_weight: float)
         raise ValueError(f"learning_rate is {learning_rate!r}, it must be above 0")
     if not 0 <= soft_weight <= 1:
         raise ValueError(f"soft_weight is {soft_weight!r}, it must lie within 0 (labels alone) and 1 (teacher alone)")
+
+
+def match_answers(module: Classifier, weight: float) -> Part:
+    """Part of a loss that compares answers: soft targets at temperature 2 of logits, the shape of pulse waves."""
+    return WaveMatch(weight) if isinstance(module, RppgModule) else SoftTargets(weight, temperature=2.0)
 
 
 def recover(
@@ -47,7 +54,7 @@ def recover(
     module : Classifier
         Trained in place, or a copy of it.
     before : Classifier
-        The module before the loss: the teacher of the soft targets.
+        The module before the loss: the teacher, see `match_answers`.
     tools : Tools
     about : mapping
         What the weights depend on beside where they start; ``step`` names the step.
@@ -56,7 +63,7 @@ def recover(
     learning_rate : float
         Highest of the cycle.
     soft_weight : float
-        Of the soft targets at temperature 2; the labels have the rest. 0 asks no teacher.
+        Of the teacher's answers; the labels have the rest. 0 asks no teacher.
     hold_zeros : bool, default False
         Weights that are zero stay zero.
     """
@@ -76,7 +83,7 @@ def recover(
     if soft_weight == 0:
         return fine_tune(module, own_tools, about, max_epochs=max_epochs, learning_rate=learning_rate)
     distill = Distill(
-        {"soft": SoftTargets(weight=soft_weight, temperature=2.0)},
+        {"soft": match_answers(module, soft_weight)},
         label_weight=1 - soft_weight,
         start="here",
         max_epochs=max_epochs,

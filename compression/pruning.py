@@ -25,6 +25,7 @@ from compression.recipe import FOLDED, SHAPE, ZEROS, ExportSpec, Tools
 from lightning_modules.classifier import Classifier
 
 _GRADIENT_BATCH = 64
+_CLIP_BATCH = 4  # of video, some hundred images each
 _STEPS = 1000  # ratios that are tried lie this finely
 
 
@@ -204,7 +205,8 @@ class PruneStructured:
             torch.from_numpy(np.ascontiguousarray(values))
             for values in (data.windows("train", train[drawn]), data.targets("train")[drawn])
         )
-        for windows, targets in zip(signal.split(_GRADIENT_BATCH), target.split(_GRADIENT_BATCH), strict=True):
+        size = _GRADIENT_BATCH if signal.ndim == 3 else _CLIP_BATCH
+        for windows, targets in zip(signal.split(size), target.split(size), strict=True):
             batch: Any = (windows, targets)
             (module.label_loss(net(windows), batch) * len(windows)).backward()
         return net

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from compression.calibration import draw_calibration
-from compression.distillation_parts import SoftTargets
 from compression.fake_quant import Int8Simulation
 from compression.feature_maps import Answer
+from compression.fine_tuning import match_answers
 from compression.quantization import METHODS
 from compression.recipe import FOLDED, ZEROS, ExportSpec, Tools, fine_tune
 from lightning_modules.classifier import Batch, Classifier
@@ -92,7 +92,9 @@ class QatInt8:
         if self.float_weight:
             student.criterion = FloatGuide(module.eval(), student, self.float_weight)
         with Int8Simulation(student.net) as simulation:
-            simulation.calibrate(torch.from_numpy(windows).to(next(student.net.parameters()).device))
+            signal = torch.from_numpy(windows).to(next(student.net.parameters()).device)
+            # A clip of video is some hundred images.
+            simulation.calibrate(signal, batch_size=64 if signal.ndim == 3 else 4)
             hook = student.net.register_forward_pre_hook(lambda *_: self._freeze(simulation, student))
             try:
                 student = fine_tune(
@@ -129,7 +131,7 @@ class FloatGuide:
 
     def __init__(self, teacher: Classifier, student: Classifier, weight: float) -> None:
         self.teacher, self.label_loss, self.exclusive = teacher, student.label_loss, student.exclusive
-        self.soft = SoftTargets(weight=weight)
+        self.soft = match_answers(student, weight)
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Loss of logits (batch, classes), a scalar."""

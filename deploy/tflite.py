@@ -1,8 +1,9 @@
 """Deploy target TensorFlow Lite: net -> model.tflite, float or int8, and its session in LiteRT on the CPU."""
 
+import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from deploy.artifact import Artifact, ArtifactError, OperatorCount, Session
 from deploy.tflite_file import Graph, open_interpreter, read_graph, write_metadata
+from deploy.tflite_layout import CLIP_SHAPE, arrange, read_input_shape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 # torch and the converter are imported where they are needed: the process that measures loads this module without them.
 
 PRECISIONS = ("float32", "float16", "int8", "int8_dynamic")
+_OWN_KEYS = ("precision", CLIP_SHAPE)
 
 
 def export_tflite(
@@ -29,23 +32,26 @@ def export_tflite(
     per_channel: bool = True,
     float_nodes: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
+    clip_form: "Callable[[nn.Module], nn.Module] | None" = None,
 ) -> Artifact:
     """Export a net as a TensorFlow Lite file for one window of fixed shape; the net itself is left as it is.
 
-    Batch norms are folded, and the input is (1, 1, time, leads), channels last. The file appears whole or not at all.
+    Batch norms are folded, and the input is (1, 1, time, leads), channels last. A file for clips of video takes some
+    frames a call, see `clip_form`. The file appears whole or not at all.
 
     Parameters
     ----------
     net : nn.Module
-        Maps (batch, leads, time) to logits (batch, classes); exported in eval mode.
+        Maps (batch, leads, time) to logits (batch, classes), or (batch, frames, channels, height, width) to waves
+        (batch, frames); exported in eval mode.
     path : str or Path
         File to write; its folder is made.
-    example : Tensor of shape (batch, leads, time)
-        Gives the shape of a window; values do not matter.
+    example : Tensor of shape (batch, leads, time) or (batch, frames, channels, height, width)
+        Gives the shape of a window or clip; values do not matter.
     precision : {"float32", "float16", "int8", "int8_dynamic"}
         "int8" is full-integer with int8 input and output; "int8_dynamic" stores int8 weights and leaves the quantizing
         of activations to the runtime; "float16" only stores weights in float16.
-    calibration : ndarray of shape (n, leads, time), optional
+    calibration : ndarray of shape (n, leads, time) or (n, frames, channels, height, width), optional
         Normalised windows of the training split; needed for "int8", not used by the others.
     per_channel : bool, default True
         One weight scale for each output channel.
@@ -53,6 +59,10 @@ def export_tflite(
         Modules (such as "features.0") or kinds of operators (such as "SOFTMAX") that stay in float. For "int8" only.
     metadata : mapping of str to str, optional
         Written into the file, such as fs, lead names, class names.
+    clip_form : callable, optional
+        Writes a net for clips down as what one call runs: a module with ``n_frames``, the frames of a call, and
+        ``input_shape``, in one of the two layouts of `deploy.tflite_layout.arrange`. A clip takes as many calls as it
+        holds such parts, which must not depend on each other. Not asked for windows.
 
     Returns
     -------
@@ -62,20 +72,28 @@ def export_tflite(
     ------
     ValueError
         If an option is unknown, int8 is asked for without calibration windows, metadata is not text, the net still
-        holds pruning masks, or it holds an operator that TensorFlow Lite lacks: named with its layer.
+        holds pruning masks, it holds an operator that TensorFlow Lite lacks: named with its layer; or if a clip is
+        not a whole number of calls, or the net has no such form.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}, expected one of {PRECISIONS!r}")
     if precision == "int8" and calibration is None:
         raise ValueError("precision='int8' needs calibration windows of the training split, got calibration=None")
     for key, value in (metadata or {}).items():
-        if key == "precision" or not isinstance(value, str):
-            raise ValueError(f"metadata {key!r}: {value!r}, expected text under a key other than 'precision'")
-    if example.ndim != 3:
-        raise ValueError(f"example of shape {tuple(example.shape)!r}, expected (batch, leads, time)")
-    from deploy.tflite_prepare import convert_float
+        if key in _OWN_KEYS or not isinstance(value, str):
+            raise ValueError(f"metadata {key!r}: {value!r}, expected text under a key other than {_OWN_KEYS!r}")
+    if example.ndim not in (3, 5):
+        raise ValueError(
+            f"example of shape {tuple(example.shape)!r}, expected (batch, leads, time) or"
+            " (batch, frames, channels, height, width)"
+        )
+    from deploy.tflite_prepare import convert_clips, convert_windows
 
-    content = convert_float(net, *example.shape[1:])
+    if example.ndim == 3:
+        content, own = convert_windows(net, *example.shape[1:]), {}
+    else:
+        content = convert_clips(net, clip_form, example.shape[1])
+        own = {CLIP_SHAPE: json.dumps(list(example.shape[1:]))}
     check_operators(read_graph(content, Path(path).name), Path(path).name)
     if precision != "float32":
         from deploy.tflite_int8 import cast_float16, quantize_dynamic_int8, quantize_static_int8
@@ -86,7 +104,7 @@ def export_tflite(
             content = quantize_dynamic_int8(content, per_channel=per_channel)
         else:
             content = cast_float16(content)
-    _write(write_metadata(content, {**(metadata or {}), "precision": precision}), Path(path))
+    _write(write_metadata(content, {**(metadata or {}), **own, "precision": precision}), Path(path))
     return load_artifact(Path(path))
 
 
@@ -100,28 +118,16 @@ def load_artifact(path: Path) -> Artifact:
     """
     graph = read_graph(path)
     check_static(graph, path.name)
-    shapes = [graph.tensors[position].shape for position in graph.inputs]
-    if (
-        graph.metadata is None
-        or "precision" not in graph.metadata
-        or len(graph.outputs) != 1
-        or len(shapes) != 1
-        or len(shapes[0]) != 4
-        or shapes[0][:2] != (1, 1)
-    ):
-        raise ArtifactError(
-            f"{path.name}: metadata {sorted(graph.metadata or {})!r}, inputs {shapes!r}, {len(graph.outputs)} outputs:"
-            " expected a file of export_tflite (one input of (1, 1, time, leads), 'precision' set)"
-        )
-    metadata = dict(graph.metadata)
-    precision = metadata.pop("precision")
-    return Artifact(path, "litert", precision, (shapes[0][3], shapes[0][2]), metadata)
+    shape = read_input_shape(graph, path.name)
+    metadata = {key: value for key, value in (graph.metadata or {}).items() if key not in _OWN_KEYS}
+    return Artifact(path, "litert", (graph.metadata or {})["precision"], shape, metadata)
 
 
 def open_session(path: Path, *, threads: int = 0) -> Session:
     """Load a TensorFlow Lite file into LiteRT.
 
-    The file is for one window: a batch runs window by window, which was measured to be as fast as a resized input.
+    The file is for one window: a batch runs window by window, which was measured to be as fast as a resized input. A
+    clip runs part by part where the file is for some of its frames.
 
     Parameters
     ----------
@@ -133,8 +139,8 @@ def open_session(path: Path, *, threads: int = 0) -> Session:
     Returns
     -------
     callable
-        Maps float32 (n, leads, time) to float32 logits (n, classes): quantizes what goes in, dequantizes what comes
-        out.
+        Maps float32 (n, leads, time) to float32 logits (n, classes), or clips (n, frames, channels, height, width) to
+        waves (n, frames): quantizes what goes in, dequantizes what comes out.
 
     Raises
     ------
@@ -150,18 +156,20 @@ def open_session(path: Path, *, threads: int = 0) -> Session:
         raise ArtifactError(f"{path.name}: LiteRT cannot prepare it ({error}); export it again") from error
     (source,), (goal,) = interpreter.get_input_details(), interpreter.get_output_details()
     start, end = source["index"], goal["index"]
-    classes, integer_in, integer_out = goal["shape"][-1], source["dtype"] == np.int8, goal["dtype"] == np.int8
+    width, shape = goal["shape"][-1], tuple(int(size) for size in source["shape"])
+    integer_in, integer_out = source["dtype"] == np.int8, goal["dtype"] == np.int8
     out_scale, out_zero = goal["quantization"]
 
     def run(signal: np.ndarray) -> np.ndarray:
         values = _quantize(signal, *source["quantization"]) if integer_in else signal
-        windows = values.transpose(0, 2, 1)[:, None, None]
-        logits = np.empty((len(windows), classes), goal["dtype"])
-        for index, window in enumerate(windows):
-            interpreter.set_tensor(start, np.ascontiguousarray(window))
+        calls = arrange(values, shape)
+        answers = np.empty((len(calls), width), goal["dtype"])
+        for index, call in enumerate(calls):
+            interpreter.set_tensor(start, np.ascontiguousarray(call))
             interpreter.invoke()
-            logits[index] = interpreter.get_tensor(end)[0]
-        return (logits.astype(np.float32) - out_zero) * np.float32(out_scale) if integer_out else logits
+            answers[index] = interpreter.get_tensor(end)[0]
+        answers = answers.reshape(len(signal), -1)
+        return (answers.astype(np.float32) - out_zero) * np.float32(out_scale) if integer_out else answers
 
     return run
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deploy.tflite_file import Graph, read_graph
+from deploy.tflite_layout import arrange, takes
 
 
 def quantize_static_int8(
@@ -21,8 +22,8 @@ def quantize_static_int8(
     Parameters
     ----------
     content : bytes
-        Float file with one input of shape (1, 1, time, leads).
-    calibration : ndarray of shape (n, leads, time)
+        Float file with one input of shape (1, 1, time, leads), or of frames, see `deploy.tflite_layout.arrange`.
+    calibration : ndarray of shape (n, leads, time) or (n, frames, channels, height, width)
         Windows of the training split.
     per_channel : bool, default True
         One weight scale for each output channel.
@@ -81,8 +82,8 @@ def _calibrate(content: bytes, calibration: np.ndarray, recipe: object) -> dict[
         content, num_threads=1, mode=CalibrationMode.CALIBRATION_PROFILER_BASED, qsv_update_func=min_max_update
     )
     ((signature, names),) = calibrator.get_signature_list().items()
-    windows = calibration.transpose(0, 2, 1)[:, None, None].astype(np.float32)
-    samples = [{names["inputs"][0]: np.ascontiguousarray(window)} for window in windows]
+    calls = arrange(calibration, _input_shape(read_graph(content)))
+    samples = [{names["inputs"][0]: np.ascontiguousarray(call, np.float32)} for call in calls]
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
         calibrator.calibrate({signature: samples}, recipe)
     return calibrator.get_model_qsvs()
@@ -108,13 +109,19 @@ def _granularity(per_channel: bool) -> object:
 
 
 def _check_calibration(graph: Graph, calibration: np.ndarray) -> None:
-    _, _, time, leads = graph.tensors[graph.inputs[0]].shape
-    expected = (leads, time)
-    if calibration.ndim != 3 or calibration.shape[1:] != expected or len(calibration) == 0:
-        raise ValueError(f"calibration of shape {calibration.shape!r}, expected (n, *{expected!r}) with n >= 1")
+    shape = _input_shape(graph)
+    if not takes(shape, calibration.shape[1:]) or len(calibration) == 0:
+        raise ValueError(
+            f"calibration of shape {calibration.shape!r}, expected n >= 1 windows (leads, time), or clips, for a file"
+            f" whose input is {shape!r}"
+        )
     low, high = float(calibration.min()), float(calibration.max())
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"calibration runs from {low!r} to {high!r}: expected finite windows that are not constant")
+
+
+def _input_shape(graph: Graph) -> tuple[int, ...]:
+    return graph.tensors[graph.inputs[0]].shape
 
 
 def _find_outputs(graph: Graph, wanted: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from deploy.artifact import ArtifactError, OperatorCount, WeightCount
 from deploy.tflite_file import Graph, Operator, read_graph
+from deploy.tflite_layout import count_calls
 
 _INT8 = {"INT8", "UINT8"}
 _UNCOUNTED = {
@@ -17,7 +18,7 @@ _UNCOUNTED = {
 
 
 def count_macs(path: Path) -> OperatorCount:
-    """Count the operators and multiply-accumulates of a TensorFlow Lite file.
+    """Count the operators and multiply-accumulates of a TensorFlow Lite file: of a clip, those of all of its calls.
 
     An operator counts as int8 where its data and its weights are of 8 bits: dynamic-range operators, which take float
     data, do not, although the runtime multiplies integers there too.
@@ -34,8 +35,9 @@ def count_macs(path: Path) -> OperatorCount:
     if uncounted:
         raise ArtifactError(f"{path.name}: MACs of {uncounted!r} are not counted; add them to deploy.tflite_macs")
     multiplying = {op.name: op for op in graph.operators if op.kind in WEIGHTS}
+    calls = count_calls(graph)
     return OperatorCount(
-        {name: operator_macs(graph, operator) for name, operator in multiplying.items()},
+        {name: calls * operator_macs(graph, operator) for name, operator in multiplying.items()},
         frozenset(name for name, operator in multiplying.items() if _is_int8(graph, operator)),
         dict(Counter(operator.kind for operator in graph.operators)),
         _count_weights(graph),

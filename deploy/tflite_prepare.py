@@ -2,9 +2,11 @@
 
 import copy
 import logging
+import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +37,7 @@ class ChannelsLast(nn.Module):
         return self.net(window.permute(0, 3, 1, 2).squeeze(2))
 
 
-def convert_float(net: nn.Module, leads: int, time: int) -> bytes:
+def convert_windows(net: nn.Module, leads: int, time: int) -> bytes:
     """Convert a net to the content of a TensorFlow Lite file in float32, for one window of fixed shape.
 
     Batch norms are folded by the converter. A ReLU behind a max pool moves before it (the two commute), so that it
@@ -53,17 +55,44 @@ def convert_float(net: nn.Module, leads: int, time: int) -> bytes:
     ValueError
         If the net holds pruning masks, or an operator that TensorFlow Lite lacks; the message names it and its layer.
     """
+    return _convert(ChannelsLast(_copy_plain(net)), torch.zeros(1, 1, time, leads))
+
+
+def convert_clips(net: nn.Module, form: Callable[[nn.Module], nn.Module] | None, n_frames: int) -> bytes:
+    """Convert a net for clips to the content of a TensorFlow Lite file in float32, in the form that one call runs.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Copied; in eval mode and float32.
+    form : callable
+        See `deploy.tflite.export_tflite`.
+    n_frames : int
+        Frames of a clip.
+
+    Raises
+    ------
+    ValueError
+        If there is no form, or a clip is not a whole number of its calls; else as `convert_windows`.
+    """
+    if form is None:
+        raise ValueError("a net for clips needs clip_form, which says what one call runs: see conf/deploy/tflite.yaml")
+    call: Any = form(_copy_plain(net))
+    if n_frames % call.n_frames:
+        raise ValueError(
+            f"clips of {n_frames} frames are not a multiple of the {call.n_frames} frames of a call, the segment:"
+            " change datamodule.n_frames or model.module.net.segment"
+        )
+    return _convert(call, torch.zeros(call.input_shape))
+
+
+def _copy_plain(net: nn.Module) -> nn.Module:
     try:
         twin = copy.deepcopy(net).to("cpu", torch.float32).eval()
     except RuntimeError as error:
         # torch refuses to copy weights that are computed from others.
         raise ValueError("net holds masked or normed weights; make them permanent before export") from error
-    twin = twin.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    window = torch.zeros(1, 1, time, leads)
-    with _quiet_converter(), torch.no_grad():
-        program = torch.export.export(ChannelsLast(twin).eval(), (window,))
-        module = prepare_program(program)
-        return _convert(module, window)
+    return twin.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def prepare_program(program: ExportedProgram) -> GraphModule:
@@ -80,20 +109,22 @@ def prepare_program(program: ExportedProgram) -> GraphModule:
     return GraphModule(module, graph).eval()
 
 
-def _convert(module: GraphModule, window: Tensor) -> bytes:
+def _convert(net: nn.Module, window: Tensor) -> bytes:
     import litert_torch
 
-    try:
-        return bytes(litert_torch.convert(module, (window,)).model_content())
-    except Exception as error:
-        # The converter has no error of its own: it raises what its parts raise.
-        lacking = _find_lacking(module, str(error))
-        if lacking is None:
-            raise
-        raise ValueError(
-            f"TensorFlow Lite lacks the operator {lacking[0]!r} of layer {lacking[1]!r}; write the layer with others,"
-            " or export to another target"
-        ) from error
+    with _quiet_converter(), torch.no_grad():
+        module = prepare_program(torch.export.export(net.eval(), (window,)))
+        try:
+            return bytes(litert_torch.convert(module, (window,)).model_content())
+        except Exception as error:
+            # The converter has no error of its own: it raises what its parts raise.
+            lacking = _find_lacking(module, str(error))
+            if lacking is None:
+                raise
+            raise ValueError(
+                f"TensorFlow Lite lacks the operator {lacking[0]!r} of layer {lacking[1]!r}; write the layer with"
+                " others, or export to another target"
+            ) from error
 
 
 def _find_lacking(module: GraphModule, message: str) -> tuple[str, str] | None:
@@ -177,23 +208,34 @@ def _find_constant(module: GraphModule, node: Node) -> Tensor:
 def _flatten_channels_last(module: GraphModule) -> None:
     """Flatten maps as they lie in memory, and turn the weights of the dense layer behind instead."""
     graph = module.graph
+    flattened: dict[str, list[Node]] = defaultdict(list)
     for flatten in graph.nodes:
         if flatten.target is not aten.flatten.using_ints or tuple(flatten.args[1:]) != (1,):
             continue
-        source = flatten.args[0]
-        shape = source.meta["val"].shape
+        shape = flatten.args[0].meta["val"].shape
         linear = next(iter(flatten.users))
-        if len(shape) != 4 or shape[2] != 1 or shape[3] == 1 or len(flatten.users) > 1:
+        if len(shape) != 4 or shape[1] == 1 or math.prod(shape[2:]) == 1 or len(flatten.users) > 1:
             continue
-        if linear.target is not aten.linear.default or linear.args[1].op != "get_attr":
+        if linear.target is aten.linear.default and linear.args[1].op == "get_attr":
+            flattened[linear.args[1].target].append(flatten)
+    for name, nodes in flattened.items():
+        # Frames that are handled one by one share their weights: all of them turn, or none.
+        if len(nodes) < _count_readers(graph, name):
             continue
-        weight = module.get_parameter(linear.args[1].target)
-        turned = weight.detach().reshape(-1, shape[1], shape[3]).transpose(1, 2).reshape(weight.shape)
+        weight = module.get_parameter(name)
+        (shape,) = {flatten.args[0].meta["val"].shape[1:] for flatten in nodes}  # type: ignore[union-attr]
+        turned = weight.detach().unflatten(1, shape).permute(0, 2, 3, 1).flatten(1)
         weight.data = turned.contiguous()
-        with graph.inserting_before(flatten):
-            permuted = graph.call_function(aten.permute.default, (source, [0, 2, 3, 1]))
-        permuted.meta = {**flatten.meta, "val": source.meta["val"].permute(0, 2, 3, 1)}
-        flatten.replace_input_with(source, permuted)
+        for flatten in nodes:
+            source: Any = flatten.args[0]
+            with graph.inserting_before(flatten):
+                permuted = graph.call_function(aten.permute.default, (source, [0, 2, 3, 1]))
+            permuted.meta = {**flatten.meta, "val": source.meta["val"].permute(0, 2, 3, 1)}
+            flatten.replace_input_with(source, permuted)
+
+
+def _count_readers(graph: Graph, name: str) -> int:
+    return sum(len(node.users) for node in graph.nodes if node.op == "get_attr" and node.target == name)
 
 
 def _name_layers(graph: Graph) -> None:

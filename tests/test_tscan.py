@@ -1,11 +1,11 @@
-"""TS-CAN against a slow reference, its count of parameters, its options, its forms for TFLite."""
+"""TS-CAN against a slow reference, its count of parameters, its options."""
 
 import numpy as np
 import pytest
 import torch
 
 from lightning_modules.nets.tscan import EDGES, TsCan, normalise_mask, temporal_shift
-from lightning_modules.nets.tscan_forms import batched_form, lay_out, unrolled_form
+from lightning_modules.nets.tscan_forms import UnrolledTsCan
 
 # Kernel and bias of every layer at 36 pixels.
 SHAPES = {
@@ -173,58 +173,6 @@ def test_tscan_mtts_adds_one_head():
     assert sum(value.numel() for value in net.parameters()) == 532_899 + 3136 * 128 + 128 + 128 + 1
 
 
-@pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("segment", [1, 4, 8])
-def test_tscan_forms_equal_the_net(segment, edge):
-    net = make_net(segment=segment, edge=edge)
-    clips = make_clips(net, 1)
-    with torch.no_grad():
-        expected = net(clips)
-        torch.testing.assert_close(batched_form(net)(clips), expected, rtol=0, atol=1e-5)
-        torch.testing.assert_close(unrolled_form(net, 8)(lay_out(clips)), expected, rtol=0, atol=1e-5)
-    assert net.mask_norm == "divide"
-
-
-def test_tscan_forms_divide_nothing_and_the_unrolled_one_has_a_batch_of_one():
-    net = make_net(n_frames=4)
-    clips = make_clips(net, 1, 4)
-
-    def trace(form, example):
-        nodes = torch.export.export(form, (example,)).graph.nodes
-        return [node for node in nodes if node.op == "call_function" and isinstance(node.meta["val"], torch.Tensor)]
-
-    assert any("div" in str(node.target) for node in trace(net, clips))
-    assert not any("div" in str(node.target) for node in trace(batched_form(net), clips))
-    unrolled = trace(unrolled_form(net, 4), lay_out(clips))
-    assert not any("div" in str(node.target) for node in unrolled)
-    # All in front of the three innermost dimensions is 1: more does not fit an Edge TPU.
-    assert {int(np.prod(node.meta["val"].shape[:-3])) for node in unrolled} == {1}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["batched", "unrolled"])
-def test_tscan_forms_become_tflite_without_a_division(form, tmp_path):
-    litert_torch = pytest.importorskip("litert_torch")
-    from ai_edge_litert.interpreter import Interpreter
-
-    torch.manual_seed(0)
-    net = TsCan(10, 36).eval()
-    clip = make_clips(net, 1, 10)
-    twin, example = (batched_form(net), clip) if form == "batched" else (unrolled_form(net, 10), lay_out(clip))
-    path = tmp_path / "net.tflite"
-    litert_torch.convert(twin, (example,)).export(str(path))
-    interpreter = Interpreter(str(path))
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], example.numpy())
-    interpreter.invoke()
-    found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
-    np.testing.assert_allclose(found, net(clip).detach().numpy(), atol=1e-5)
-    operators = {detail["op_name"] for detail in interpreter._get_ops_details()}
-    assert {"CONV_2D", "RSQRT", "MEAN"} <= operators
-    assert not {"DIV", "POW", "SUM"} & operators
-    assert path.stat().st_size < 2_450_000
-
-
 def test_tscan_exports_with_a_dynamic_batch():
     net = make_net()
     clips = make_clips(net, 3)
@@ -249,7 +197,7 @@ def test_tscan_exports_with_a_dynamic_batch():
         (lambda: make_net()(torch.zeros(1, 6, 6, 14, 14)), "clips of 6 frames are not a multiple of segment=4"),
         (lambda: make_net()(torch.zeros(1, 8, 6, 36, 36)), r"expected \(batch, frames, 6, 14, 14\): check datamodule"),
         (lambda: make_net()(torch.zeros(8, 6, 14, 14)), r"clips of shape \(8, 6, 14, 14\)"),
-        (lambda: unrolled_form(make_net(), 6), "clips of 6 frames are not a multiple of segment=4"),
+        (lambda: UnrolledTsCan(make_net(), 6), "clips of 6 frames are not a multiple of segment=4"),
     ],
 )
 def test_tscan_refuses_what_does_not_fit(make, message):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tracking.answers import Answered
 from tracking.comparison import ComparisonRefused
 from tracking.intervals import tail_share, take_percentiles
 from tracking.pairing import align
-from tracking.predictions import Predictions, encode_ids
+from tracking.predictions import encode_ids
 from tracking.rows import Estimate, Row
 from tracking.significance import Answer, judge_noninferiority, wilcoxon_seeds
 from tracking.statistics import draw_resamples, explain_no_interval, point_metrics, resample_metrics
@@ -122,7 +123,7 @@ def pool_seeds(values: Floats, draws: Floats, n_subjects: int, seed: int = 0) ->
 
 def summarise_seeds(
     rows: Sequence[Row],
-    read: Callable[[str], Predictions],
+    read: Callable[[str], Answered],
     *,
     metric: str | None = None,
     reference: str | None = None,
@@ -205,7 +206,7 @@ class _Figures:
         return values, pool_seeds(values, draws, self.n_subjects)
 
 
-def _measure(rows: Sequence[Row], read: Callable[[str], Predictions], metric: str, n_resamples: int) -> _Figures:
+def _measure(rows: Sequence[Row], read: Callable[[str], Answered], metric: str, n_resamples: int) -> _Figures:
     first = read(str(rows[0].run_id))
     n_subjects = len(encode_ids(first.subject_ids)[0])
     resamples = None if explain_no_interval(n_subjects) else draw_resamples(first, n_resamples)
