@@ -5,6 +5,7 @@ import pytest
 
 from tests.tracking_examples import example_rates
 from tracking.hr_tallies import GROUPS
+from tracking.intervals import subject_interval
 from tracking.statistics import bootstrap_metrics, draw_resamples, paired_bootstrap, point_metrics
 
 
@@ -66,7 +67,7 @@ def test_the_interval_is_that_of_drawing_subjects_one_by_one():
         drawn.append(all_by_hand(rates, windows, videos))
     found = bootstrap_metrics(rates, 300, seed=3)
     for name in ("hr_mae_bpm_window", "hr_rmse_bpm_video", "hr_pearson_r_window", "hr_snr_db_video"):
-        low, high = np.percentile([draw[name] for draw in drawn], (2.5, 97.5))
+        low, high = subject_interval(np.array([draw[name] for draw in drawn]), 14)
         estimate = found[f"test/{name}"]
         np.testing.assert_allclose([estimate.low, estimate.high], [low, high], rtol=1e-7, err_msg=name)
 

@@ -1,6 +1,7 @@
 """A TS-CAN as TensorFlow Lite files: both forms answer as torch does, clip by clip."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def frame_macs(net: TsCan):
             yield getattr(stage, f"{branch}_same").weight.numel() * side**2
             yield getattr(stage, f"{branch}_valid").weight.numel() * (side - 2) ** 2
         yield stage.attention.weight.numel() * (side - 2) ** 2
-    head = net.heads[net.answer]
+    head: Any = net.heads[net.answer]
     yield head.hidden.weight.numel() + head.out.weight.numel()
 
 
