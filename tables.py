@@ -51,7 +51,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--expected", type=Path, default=EXPECTED, help="folder of the expected figures (check, expect)"
     )
     parser.add_argument("--ui", help="address of the MLflow UI that runs are linked to; by default the tracking server")
-    return parser.parse_args(arguments)
+    # Overrides may stand before and behind options.
+    return parser.parse_intermixed_args(arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
