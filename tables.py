@@ -148,8 +148,8 @@ def check(arguments: argparse.Namespace) -> int:
         drifted += len(drift)
         print(f"{report.table.id}: {len(expected) - len(drift)} of {len(expected)} cells as expected")
         if drift:
-            print(to_plain(tabulate_expected(expected), title=f"expected: {path}"))
-            print(to_plain(tabulate_measured(report.cells), title=f"measured: {report.title}"))
+            print(f"expected: {path}\n{to_plain(tabulate_expected(expected))}")
+            print(f"measured: {report.title}\n{to_plain(tabulate_measured(report.cells))}")
             for item in drift:
                 print(f"DRIFT {report.table.id} {item.cell}: {item.why}")
     if not checked:
