@@ -51,7 +51,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--expected", type=Path, default=EXPECTED, help="folder of the expected figures (check, expect)"
     )
     parser.add_argument("--ui", help="address of the MLflow UI that runs are linked to; by default the tracking server")
-    return parser.parse_args(arguments)
+    # Overrides may stand before and behind options.
+    return parser.parse_intermixed_args(arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +148,8 @@ def check(arguments: argparse.Namespace) -> int:
         drifted += len(drift)
         print(f"{report.table.id}: {len(expected) - len(drift)} of {len(expected)} cells as expected")
         if drift:
-            print(to_plain(tabulate_expected(expected), title=f"expected: {path}"))
-            print(to_plain(tabulate_measured(report.cells), title=f"measured: {report.title}"))
+            print(f"expected: {path}\n{to_plain(tabulate_expected(expected))}")
+            print(f"measured: {report.title}\n{to_plain(tabulate_measured(report.cells))}")
             for item in drift:
                 print(f"DRIFT {report.table.id} {item.cell}: {item.why}")
     if not checked:

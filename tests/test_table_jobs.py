@@ -253,6 +253,11 @@ def test_render_ignores_runs_that_did_not_finish(tmp_path, store):
     assert "(synthetic)" not in (tmp_path / "reports" / f"{TABLE}.md").read_text()
 
 
+def test_overrides_may_stand_behind_options():
+    given = tables.parse_arguments(["render", "profile=ci", "--table", "p3_models", "paths.data=x"])
+    assert (given.command, given.overrides, given.table) == ("render", ["profile=ci", "paths.data=x"], ["p3_models"])
+
+
 def test_render_refuses_a_table_that_no_paper_has(tmp_path, store, capsys):
     assert render(tmp_path, table="p9_models") == 2
     assert "there are no tables ['p9_models']" in capsys.readouterr().err
