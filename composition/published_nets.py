@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ PUBLISHED = {"pure": TSCAN_PURE, "rlap": TSCAN_RLAP}
 FS, SIZE = 30.0, 36
 # Written into the files: another number exports them again.
 _FORMAT = 1
-_PERSONS, _CALIBRATION_S = 8, 5.4
+_PERSONS, _CLIPS_EACH = 8, 4
 
 
 def export_published(folder: Path | str) -> list[Path]:
@@ -91,14 +92,15 @@ def _export(source: Path, name: str, weights: Weights, paths: dict[str, Path]) -
     return list(paths.values())
 
 
+@lru_cache(maxsize=1)
 def simulate_clips(n_frames: int, variant: InputVariant) -> NDArray[np.float32]:
     """Make clips (n, n_frames, 6, size, size) of simulated faces, of several persons, rates and lights."""
     pieces = []
     for person, bpm in enumerate(np.linspace(50, 120, _PERSONS)):
         rng = np.random.default_rng([_FORMAT, person])
-        times_s = np.arange(round(_CALIBRATION_S * FS)) / FS
+        times_s = np.arange(_CLIPS_EACH * n_frames + 1) / FS
         pulse = simulate_pulse(rng, times_s, simulate_rate(rng, times_s, float(bpm)))
-        frames = render_frames(rng, FacePlan(times_s, width=320, height=240), pulse)
+        frames = render_frames(rng, FacePlan(times_s), pulse)
         crops = np.stack([crop.image for crop in track_faces(frames, FaceStage(load_cascade, enlarge=1.0), SIZE)])
         pieces += [crops[at : at + n_frames + 1] for at in range(0, len(crops) - n_frames, n_frames)]
     return make_clips(np.stack(pieces), variant)
