@@ -14,10 +14,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bench.bench_video import FPS, write_video
+from bench.bench_video import FPS
+from datamodules.simulated_face import FacePlan, render_frames, simulate_pulse
 
 PROJECT = Path(__file__).resolve().parents[1]
 MOST_DECODED, MOST_PLAIN, MOST_RATIO, MOST_GROWTH_MB = 0.08, 0.04, 0.85, 30.0
@@ -54,6 +56,27 @@ def export_models(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def write_video(path: Path, seconds: int) -> None:
+    """Write a simulated face in MPEG-4; its frames come in turns of a second, which saves drawing them."""
+    import av
+
+    rng = np.random.default_rng(0)
+    times_s = np.arange(FPS) / FPS
+    plan = FacePlan(times_s, width=640, height=480)
+    frames = [
+        av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+        for image in render_frames(rng, plan, simulate_pulse(rng, times_s, np.full(FPS, 60.0)))
+    ]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 640, 480, "yuv420p", 4_000_000
+        for number in range(seconds * FPS):
+            frame = frames[number % FPS]
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
 def watch(model: str, video: str, weights: str) -> None:
     """Watch a video in this process and print the summary, with CPU time of the stages and peak memory."""
     if hasattr(os, "sched_setaffinity"):
@@ -75,11 +98,12 @@ def watch(model: str, video: str, weights: str) -> None:
     print(json.dumps({**found, "cpu_s": time.thread_time() - start, "memory_mb": memory_mb}))
 
 
-def measure(model: Path, video: Path, weights: str) -> dict:
+def measure(model: Path, video: Path, weights: str) -> dict[str, Any]:
     """Watch a video in a new process."""
     command = [sys.executable, "-m", "bench.bench_rppg", "--child", str(model), str(video), weights]
     done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -100,7 +124,7 @@ def main() -> None:
         folder = Path(scratch)
         paths = export_models(folder)
         lengths = (arguments.seconds // 4, arguments.seconds)
-        videos = [folder / f"{seconds}.avi" for seconds in lengths]
+        videos = [folder / f"{seconds}.mp4" for seconds in lengths]
         for video, seconds in zip(videos, lengths, strict=True):
             write_video(video, seconds)
         short, long = (measure(paths["int8"], video, arguments.weights) for video in videos)
