@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.clips import VARIANTS, InputVariant
+from datamodules.faces import SIZES
 from datamodules.live_beats import BeatRules
 from deploy.artifact import Artifact, ArtifactError
 
 CUTS = ("beats", "rr", "stretches")
+PULSE_TASK, PULSE_OUTPUT = "heart_rate", "bvp_derivative"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,6 +58,85 @@ class LiveContract:
     data: str
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class PulseContract:
+    """The contract of a model that reads the pulse from clips of a face.
+
+    Attributes
+    ----------
+    fs : float
+        Frames per second of a clip.
+    n_frames : int
+        Samples that it answers, one frame less than it needs.
+    image_size : int
+        Side of a frame in pixels.
+    input_variant : str
+        See `datamodules.clips.make_clips`.
+    band_hz : tuple of two float
+        Where heart rates are looked for.
+    data : str
+        "real" or "synthetic": what the model was trained on.
+    dataset : str
+        Its name.
+    """
+
+    fs: float
+    n_frames: int
+    image_size: int
+    input_variant: InputVariant
+    band_hz: tuple[float, float]
+    data: str
+    dataset: str
+
+
+def read_pulse_contract(artifact: Artifact) -> PulseContract:
+    """Read the contract of a model file that gets its input from a video.
+
+    Parameters
+    ----------
+    artifact : Artifact
+        The file.
+
+    Returns
+    -------
+    PulseContract
+
+    Raises
+    ------
+    ArtifactError
+        If the file is of another kind, or does not say all that is needed.
+    """
+    metadata, name = artifact.metadata, artifact.path.name
+    if metadata.get("task") != PULSE_TASK or metadata.get("output") != PULSE_OUTPUT:
+        kind = f"classifies {metadata['class_names']}" if "class_names" in metadata else "is of another kind"
+        raise ArtifactError(
+            f"{name} {kind}, it reads no pulse from a video: leave artifact= out for the installed TS-CAN, or give a"
+            f" file of experiment=rppg_tscan"
+        )
+    try:
+        low, high = json.loads(metadata["band_hz"])
+        contract = PulseContract(
+            fs=float(metadata["fs"]),
+            n_frames=int(metadata["n_frames"]),
+            image_size=int(metadata["image_size"]),
+            input_variant=metadata["input_variant"],  # type: ignore[arg-type]  # checked below
+            band_hz=(float(low), float(high)),
+            data=metadata["data"],
+            dataset=metadata["dataset"],
+        )
+    except KeyError as error:
+        raise ArtifactError(f"{name} does not say {error.args[0]!r} about its input: export it again") from error
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{name}: its contract cannot be read ({error}): export it again") from error
+    shape = (contract.n_frames, 6, contract.image_size, contract.image_size)
+    if contract.input_variant not in VARIANTS or contract.image_size not in SIZES or artifact.input_shape != shape:
+        raise ArtifactError(
+            f"{name}: clips of {artifact.input_shape!r} and {contract.input_variant!r}, its contract says {shape!r} and"
+            f" one of {VARIANTS!r}, with one of {SIZES!r} pixels: export it again"
+        )
+    return contract
+
+
 def read_contract(artifact: Artifact) -> LiveContract:
     """Read the contract of a model file.
 
@@ -73,6 +155,8 @@ def read_contract(artifact: Artifact) -> LiveContract:
         If the file carries none, as files of older versions, or one that a stream cannot keep.
     """
     metadata, name = artifact.metadata, artifact.path.name
+    if metadata.get("task") == PULSE_TASK:
+        raise ArtifactError(f"{name} reads the pulse from a video: give it a video as source=, or an ECG model here")
     try:
         windows: dict[str, Any] = dict(json.loads(metadata["windows"]))
         cut, lead_names = windows.pop("cut"), tuple(json.loads(metadata["lead_names"]))

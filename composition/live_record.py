@@ -1,17 +1,12 @@
-"""What is kept of a stream: totals of bounded size, and a JSON file that is written as the decisions come."""
+"""What is kept of a stream of decisions: totals of bounded size."""
 
-import json
 import math
-import os
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from composition.live_ecg import Update
+from composition.live_ecg import Decision, Update
 
 MOST_GAPS = 1000
 """Gaps that are listed one by one; all of them are in the sums."""
@@ -126,49 +121,8 @@ class Totals:
         }
 
 
-class DecisionFile:
-    """Writes decisions as JSON while they come; the file appears whole, at the end.
-
-    Until then its name ends in ``.part``: what a crash leaves behind.
-
-    Parameters
-    ----------
-    path : Path
-        File to write.
-    about : mapping
-        Plain data for the head of the file.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
-
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
-        self.path, self._part = path, path.with_name(f"{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._part.open("w", encoding="utf-8")
-        self._file.write(f"{json.dumps(dict(about), indent=1)[:-2]},\n" + ' "decisions": [')
-        self._separator = "\n"
-
-    def __enter__(self) -> "DecisionFile":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def add(self, update: Update) -> None:
-        """Write the decisions of an update."""
-        for decision in update.decisions:
-            plain = asdict(decision)
-            plain["class"] = plain.pop("label")
-            self._file.write(f"{self._separator}  {json.dumps(plain)}")
-            self._separator = ",\n"
-
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary and give the file its name."""
-        self._file.write(f'\n ],\n "summary": {json.dumps(dict(summary))}\n}}\n')
-        self._file.close()
-        os.replace(self._part, self.path)  # noqa: PTH105 - same folder, atomic
+def describe_decision(decision: Decision) -> dict[str, Any]:
+    """Return a decision as plain data."""
+    item = asdict(decision)
+    item["class"] = item.pop("label")
+    return item

@@ -1,0 +1,155 @@
+"""The pulse of a face video over the video's length, by stage; latency of TS-CAN int8 over float; memory.
+
+The video is simulated, 640 x 480 at 30 frames per second, in MPEG-4; two cores. The weights are random, as speed does
+not depend on them; with ``--weights`` faces are found by the SSD, otherwise by the cascade. CPU time stands beside wall
+time, which means little on a busy machine: it is that of the thread of all stages.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.bench_video import FPS
+from datamodules.simulated_face import FacePlan, render_frames, simulate_pulse
+
+PROJECT = Path(__file__).resolve().parents[1]
+MOST_DECODED, MOST_PLAIN, MOST_RATIO, MOST_GROWTH_MB = 0.08, 0.04, 0.85, 30.0
+PRECISIONS = ("float32", "int8")
+
+
+def export_models(folder: Path) -> dict[str, Path]:
+    """Export TS-CAN with random weights, as `composition.published_nets` does with published ones."""
+    import torch
+
+    from deploy.onnx import export_onnx
+    from lightning_modules.nets.tscan import TsCan
+
+    torch.manual_seed(0)
+    n_frames = 20
+    net = TsCan(n_frames, 36, segment=n_frames, edge="repeat")
+    facts = {
+        "task": "heart_rate",
+        "output": "bvp_derivative",
+        "fs": "30",
+        "n_frames": str(n_frames),
+        "image_size": "36",
+        "input_variant": "standardized_difference",
+        "band_hz": "[0.75, 2.5]",
+        "data": "synthetic",
+        "dataset": "none",
+    }
+    clips = np.random.default_rng(0).normal(size=(8, n_frames, 6, 36, 36)).astype(np.float32)
+    paths = {precision: folder / f"tscan-{precision}.onnx" for precision in PRECISIONS}
+    for precision, path in paths.items():
+        calibration = clips if precision == "int8" else None
+        example = torch.zeros(2, *clips.shape[1:])
+        export_onnx(net, path, example=example, precision=precision, calibration=calibration, metadata=facts)
+    return paths
+
+
+def write_video(path: Path, seconds: int) -> None:
+    """Write a simulated face in MPEG-4; its frames come in turns of a second, which saves drawing them."""
+    import av
+
+    rng = np.random.default_rng(0)
+    times_s = np.arange(FPS) / FPS
+    plan = FacePlan(times_s, width=640, height=480)
+    frames = [
+        av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+        for image in render_frames(rng, plan, simulate_pulse(rng, times_s, np.full(FPS, 60.0)))
+    ]
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 640, 480, "yuv420p", 4_000_000
+        for number in range(seconds * FPS):
+            frame = frames[number % FPS]
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def watch(model: str, video: str, weights: str) -> None:
+    """Watch a video in this process and print the summary, with CPU time of the stages and peak memory."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:2]))
+    from composition.live_models import open_pulse_model
+    from composition.live_pulse import PulseOptions, make_stage
+    from composition.live_watch import WatchOptions, watch_video
+    from datamodules.live_video import open_video
+
+    start = time.thread_time()
+    found = watch_video(
+        open_video(video, 30.0),
+        open_pulse_model(model),
+        make_stage("ssd" if weights else "cascade", weights),
+        PulseOptions(),
+        WatchOptions(),
+    )
+    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({**found, "cpu_s": time.thread_time() - start, "memory_mb": memory_mb}))
+
+
+def measure(model: Path, video: Path, weights: str) -> dict[str, Any]:
+    """Watch a video in a new process."""
+    command = [sys.executable, "-m", "bench.bench_rppg", "--child", str(model), str(video), weights]
+    done = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print the figures with their limits."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", default="", help="folder of `make weights`")
+    parser.add_argument("--seconds", type=int, default=40, help="length of the longer video")
+    parser.add_argument("--latency-s", type=float, default=3.0, help="seconds of measurement for each file")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        watch(*arguments.child)
+        return
+    from deploy.artifact import load_artifact
+    from deploy.profile import latency_ratio, profile_artifacts
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        paths = export_models(folder)
+        lengths = (arguments.seconds // 4, arguments.seconds)
+        videos = [folder / f"{seconds}.mp4" for seconds in lengths]
+        for video, seconds in zip(videos, lengths, strict=True):
+            write_video(video, seconds)
+        short, long = (measure(paths["int8"], video, arguments.weights) for video in videos)
+        stages = ", ".join(
+            f"{name} {ms:.2f} ms ({long['stage_share'][name]:.0%})" for name, ms in long["stage_ms"].items()
+        )
+        print(f"{long['n_frames']} frames at {FPS} a second, a frame takes: {stages}")
+        print(
+            f"time over video: {long['time_over_video']:.1%} without decoding (target <= {MOST_PLAIN:.0%}),"
+            f" {long['time_over_video_decoded']:.1%} with (target <= {MOST_DECODED:.0%});"
+            f" CPU time of the stages {long['cpu_s'] / long['duration_s']:.1%}"
+        )
+        growth_mb = long["memory_mb"] - short["memory_mb"]
+        print(
+            f"peak memory: {short['memory_mb']:.0f} MB for {lengths[0]} s, {growth_mb:+.1f} MB for {lengths[1]} s"
+            f" (target <= {MOST_GROWTH_MB:.0f} MB more)"
+        )
+        artifacts = [load_artifact(paths[precision]) for precision in PRECISIONS]
+        for threads in (1, 2):
+            single, quantized = profile_artifacts(
+                artifacts, batch_sizes=(1,), window_s=arguments.latency_s, threads=threads
+            )
+            ratio = latency_ratio(quantized, single, 1)
+            print(f"TS-CAN on {threads} threads: int8 / float latency {ratio:.3f} (target <= {MOST_RATIO:g})")
+
+
+if __name__ == "__main__":
+    main()
