@@ -1,6 +1,7 @@
 """One job on ONNX Runtime and LiteRT side by side, through train.py."""
 
 import pytest
+import torch
 
 import train
 from tests.mlflow_template import template_database
@@ -13,7 +14,10 @@ def test_job_on_all_targets_gives_rows_of_both_with_their_reports(tmp_path):
     overrides = ("compression=ptq_int8", "deploy=all", "deploy.profile.layers=true", "deploy.profile.batch_sizes=[1]")
     rows = train.run(job_config(tmp_path, "all", *overrides))
     table = {(row.runtime, row.precision): row for row in rows}
-    assert set(table) == {(name, bits) for name in ("onnxruntime", "litert") for bits in ("float32", "int8")}
+    runtimes = ("onnxruntime", "litert", "tensorrt")
+    assert set(table) == {(name, bits) for name in runtimes for bits in ("float32", "int8")}
+    if not torch.cuda.is_available():
+        assert table["tensorrt", "int8"].latency_ms_p50 is None
     quantized, single = table["litert", "int8"], table["litert", "float32"]
     assert quantized.reference_run_id == single.run_id
     assert quantized.int8_macs_share == 1.0
