@@ -90,7 +90,7 @@ def open_video(source: str, fs: float, *, fps: float | None = None, speed: float
     if speed is not None and not speed > 0:
         raise LiveSourceError(f"speed is {speed!r}, expected more than 0")
     live = source.isdecimal() or source.startswith(_NETWORK)
-    if live and not fps is speed is None:
+    if live and (fps is not None or speed is not None):
         raise LiveSourceError(f"source={source} has frames and times of its own: leave out fps and speed")
     if source.isdecimal():
         return LiveVideo(f"camera {source}", True, lambda: read_camera(int(source)))
