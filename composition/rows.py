@@ -90,7 +90,9 @@ def find_setting(config: DictConfig) -> dict[str, Any]:
     data = setting["datamodule"]
     for key in ("root", "test_root", "cache_dir", "download"):
         data.pop(key, None)
-    (data.get("source") or {}).pop("cache_dir", None)
+    source = data.get("source") or {}
+    source.pop("cache_dir", None)
+    (source.get("simulate") or {}).pop("root", None)
     data.get("faces", {}).get("make_detector", {}).pop("weights", None)
     setting["callbacks"].pop("progress_bar", None)
     return setting

@@ -23,9 +23,7 @@ from tracking.rows import Estimate, read_rows_file
 TABLE = "p3_models"
 DIGESTS = {"data_digest": "data", "split_digest": "split", "preprocessing_digest": "prep"}
 MODELS = ("inception1d", "cnn1d_plain")
-# The two of P1 need what the video data modules bring.
-HAS_VIDEO = (CONF / "model" / "tscan.yaml").exists()
-TABLES = [name for name in names_of("table") if HAS_VIDEO or not name.startswith("p1_")]
+TABLES = names_of("table")
 
 
 @contextmanager
