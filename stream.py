@@ -57,7 +57,7 @@ class StreamOptions:
     baud: int = 115200  # serial
 
     # Of a video.
-    weights: str = "rlap"  # installed TS-CAN: trained on rlap or pure
+    weights: str = "pure"  # installed TS-CAN: trained on pure or rlap
     precision: str = "int8"  # of it: int8 or float32
     detector: str = "auto"  # of faces: ssd, cascade; auto is the SSD where it is installed
     window_s: float = 10.0  # of a heart rate
