@@ -1,7 +1,7 @@
 """The papers' tables from tracked runs: rendered as pages, or held against what is expected.
 
-``python tables.py render profile=ci`` after ``python train.py -m 'table=glob(*)' profile=ci``; ``make paper-tables`` does
-both.
+``python tables.py render profile=ci`` after ``python train.py -m "table=glob(*)" profile=ci``; ``make paper-tables``
+does both.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Face detectors: the ResNet-10 SSD of OpenCV's samples, and a cascade that needs no weights."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ Detector = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 """From an RGB frame (height, width, 3) to boxes (n, 4): left, top, right, bottom in pixels."""
 
 _SSD_SIZE, _SSD_MEAN_BGR = (300, 300), (104.0, 177.0, 123.0)
+_IMPORTING = threading.Lock()
 _CASCADE = "haarcascade_frontalface_default.xml"
 _CASCADE_SIDE = 320
 
@@ -98,7 +100,9 @@ def load_cascade(*, neighbours: int = 5, smallest: float = 0.15) -> Detector:
 def import_cv2() -> Any:
     """Import OpenCV, or raise `ImportError` with what to install."""
     try:
-        import cv2
+        # Its first import takes itself out of sys.modules for a moment: another thread would find half of it.
+        with _IMPORTING:
+            import cv2
     except ImportError as error:
         raise ImportError("finding faces needs OpenCV: pip install 'opencv-python-headless>=4.10,<5'") from error
     return cv2

@@ -1,5 +1,8 @@
 """Faces: detection now and then, calm boxes, no frame taken for a face."""
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -140,3 +143,13 @@ def test_the_digest_of_a_stage_depends_on_the_detector_and_not_on_where_weights_
     assert describe(weights="a") == describe(weights="b")
     assert describe(weights="a", confidence=0.9) != describe(weights="a")
     assert describe(weights="a")["detector"] != CASCADE.describe()["detector"]
+
+
+def test_opencv_is_whole_for_every_thread_that_imports_it_first():
+    script = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from datamodules.face_detectors import import_cv2\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    assert all(pool.map(lambda _: hasattr(import_cv2(), 'data'), range(8)))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
