@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import threading
 import urllib.error
@@ -102,8 +103,8 @@ def test_a_browser_shows_rate_wave_and_box(tmp_path):
         errors: list[str] = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(addresses[0])
-        page.wait_for_function("document.getElementById('bpm').textContent.trim().length > 1")
-        page.wait_for_function("document.getElementById('face').textContent === 'found'")
+        sync_api.expect(page.locator("#bpm")).to_have_text(re.compile(r"\d\d"), timeout=120_000)
+        sync_api.expect(page.locator("#face")).to_have_text("found", timeout=120_000)
         shot = Path(ROOT) / "build" / "screenshots" / "live_page.png"
         page.screenshot(path=str(shot), full_page=True)
         drawn = (
@@ -115,7 +116,7 @@ def test_a_browser_shows_rate_wave_and_box(tmp_path):
         bpm = int(page.text_content("#bpm") or "")
         assert page.text_content("#title") == "<simulated> | green.onnx"
         seen.set()
-        page.wait_for_function("document.getElementById('state').textContent === 'ended'")
+        sync_api.expect(page.locator("#state")).to_have_text("ended", timeout=120_000)
         browser.close()
     thread.join(60)
     assert bpm == pytest.approx(72, abs=6)

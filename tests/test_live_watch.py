@@ -188,7 +188,8 @@ def test_faces_are_cut_as_in_the_data_sets(tmp_path):
         assert (stage.enlarge, stage.max_miss_rate) == (faces.enlarge, faces.max_miss_rate)
 
 
-def test_the_view_shows_the_moment(model):
+def test_the_view_shows_the_moment(model, monkeypatch):
+    monkeypatch.setattr("composition.live_pulse_view.REFRESH_S", 0)
     console = Console(record=True, file=open(os.devnull, "w"), force_terminal=True, width=100)  # noqa: PTH123, SIM115
     with console.file:
         video = LiveVideo("test", False, lambda: (TimedFrame(i / 30, f) for i, f in enumerate(draw(5.0)[3])))
