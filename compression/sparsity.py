@@ -46,7 +46,7 @@ class PruneUnstructured:
     leaves: ClassVar[Sequence[str]] = (ZEROS,)
     refuses: ClassVar[Mapping[str, str]] = _REFUSES
 
-    sparsity: float = 0.8
+    sparsity: float = 0.7
     n_iterations: int = 3
     protect: Sequence[str] = ()
     max_epochs: int = 3
