@@ -149,7 +149,7 @@ print(*peaks)
 """
 
 
-def check_memory(root, model, hours):
+def check_memory(root, model, hours, limit_kb):
     """Memory may not grow from a short record to a long one."""
     paths = [
         next(write_synthetic_afdb(root, n_records=1, hours=each, n_without_signals=0, workers=1).glob("*.hea"))
@@ -158,13 +158,13 @@ def check_memory(root, model, hours):
     command = [PYTHON, "-c", MEMORY, str(model), *map(str, paths)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     short, long = map(int, done.stdout.split())
-    assert long - short < 1500  # kB; as float32 the longer signal alone has 2,100
+    assert long - short < limit_kb
 
 
 def test_memory_does_not_grow_with_the_record(tmp_path, model):
-    check_memory(tmp_path, model, (0.1, 0.6))
+    check_memory(tmp_path, model, (0.1, 0.6), 1500)  # as float32 the longer signal alone has 2,100
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow_over_a_day(tmp_path, model):
-    check_memory(tmp_path, model, (0.5, 24))
+    check_memory(tmp_path, model, (0.5, 24), 6000)  # as float32 the longer signal alone has 86,000
