@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
-setup: $(VENV)/.installed  ## the virtual environment with everything in it (about 2 GB)
+setup: $(VENV)/.installed  ## the virtual environment with everything in it (about 3.5 GB)
 
 run: setup  ## the main job on the embedded synthetic data: teacher, student, distilled student, int8
 	$(BIN)/python train.py
