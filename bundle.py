@@ -74,16 +74,18 @@ def ingest(arguments: Sequence[str]) -> str:
     return f"{to_plain(tabulate_rows(shown, only_differing=True))}compare: python compare.py --group {rows[0].group}\n"
 
 
+COMMANDS = {"build": build, "ingest": ingest}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build or ingest from the command line; 0, or 2 when it is refused."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     given = sys.argv[1:] if arguments is None else list(arguments)
-    commands = {"build": build, "ingest": ingest}
-    if not given or given[0] not in commands:
+    if not given or given[0] not in COMMANDS:
         print(__doc__, file=sys.stderr)
         return REFUSED
     try:
-        print(commands[given[0]](given[1:]), end="")
+        print(COMMANDS[given[0]](given[1:]), end="")
     except (BundleError, ArtifactError, TrackingError, ValueError, FileNotFoundError) as error:
         print(f"bundle.py {given[0]}: {error}", file=sys.stderr)
         return REFUSED
