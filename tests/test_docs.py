@@ -3,7 +3,7 @@
 import itertools
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -77,25 +77,20 @@ def read_training(arguments: list[str]) -> None:
     for override in parsed:
         if override.is_sweep_override():
             assert "-m" in arguments, f"{override.input_line} needs -m"
-            key = override.get_key_element()
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
         else:
-            choices.append([override.input_line])
+            choices.append([str(override.input_line)])
     for turn in range(max(map(len, choices), default=0)):
         OmegaConf.resolve(compose_config(*(values[turn % len(values)] for values in choices)))
-
-
-def read_stream(arguments: list[str]) -> None:
-    OmegaConf.merge(OmegaConf.structured(stream.StreamOptions), OmegaConf.from_dotlist(arguments))
 
 
 def read_bundle(arguments: list[str]) -> None:
     assert arguments[0] in bundle.COMMANDS
 
 
-READERS = {
+READERS: dict[str, Callable[[list[str]], object]] = {
     "train.py": read_training,
-    "stream.py": read_stream,
+    "stream.py": stream.parse_options,
     "bundle.py": read_bundle,
     "compare.py": compare.parse_arguments,
 }
