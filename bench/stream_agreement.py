@@ -1,7 +1,7 @@
-"""How often a stream decides as the training path does: ``python -m bench.stream_agreement model.onnx DATAMODULE ROOT``.
+"""How often a stream decides as the training path does: ``python -m bench.stream_agreement MODEL DATAMODULE ROOT``.
 
 On the test records of the model's data module. The training path filters whole records and takes the annotated beats,
-corrected by the detector; the stream filters block by block and has its detector alone. Beats are the same within 50 ms.
+corrected by the detector; the stream filters block by block and has its detector alone. Beats within 50 ms are the same.
 """
 
 import json
