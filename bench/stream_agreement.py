@@ -1,7 +1,8 @@
 """How often a stream decides as the training path does: ``python -m bench.stream_agreement MODEL DATAMODULE ROOT``.
 
 On the test records of the model's data module. The training path filters whole records and takes the annotated beats,
-corrected by the detector; the stream filters block by block and has its detector alone. Beats within 50 ms are the same.
+corrected by the detector; the stream filters block by block and has its detector alone. Beats that lie 50 ms apart at
+most are the same.
 """
 
 import json

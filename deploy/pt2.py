@@ -132,16 +132,18 @@ def open_session(path: Path, *, threads: int = 0) -> Session:
         If the file is damaged or was not written by `export_torchao`.
     """
     import torch
+    import torch._inductor.config
 
     compiled = _read_contract(path)["compiled"]
     if threads:
         torch.set_num_threads(threads)
     with _quiet():
         module = _load(path).module(check_guards=False)
-    run = torch.compile(module, dynamic=True, options={"freezing": True}) if compiled else module
+    run = torch.compile(module, dynamic=True) if compiled else module
 
     def answer(signal: np.ndarray) -> np.ndarray:
-        with _quiet(), torch.no_grad():
+        # As an option of torch.compile it comes too late: by then the weights are inputs, which cannot be packed.
+        with _quiet(), torch.no_grad(), torch._inductor.config.patch(freezing=True):
             logits: np.ndarray = run(torch.from_numpy(np.ascontiguousarray(signal, dtype=np.float32))).numpy()
         return logits
 

@@ -53,6 +53,29 @@ def randomise(net: nn.Module) -> nn.Module:
     return net
 
 
+def draw_windows(shape: tuple[int, ...], classes: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make windows of noise with one wave for each class that they show, and the classes."""
+    random = np.random.default_rng(0)
+    targets = (random.random((n, classes)) < 0.5).astype(np.float32)
+    phase = np.linspace(0, 2 * np.pi, shape[-1]) * np.arange(2, 2 + 2 * classes, 2)[:, None]
+    waves = np.sin(phase[None] + random.uniform(0, 2 * np.pi, (n, classes, 1)))
+    signal = np.einsum("nc,nct->nt", targets, waves)[:, None]
+    return (signal + 0.5 * random.normal(size=(n, *shape))).astype(np.float32), targets
+
+
+def fit_briefly(net: nn.Module, windows: np.ndarray, targets: np.ndarray, steps: int = 20) -> nn.Module:
+    """Train a little: what an untrained net answers is nearly constant, and all of it noise to a quantizer."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(net.train().parameters(), lr=1e-3)
+    for step in range(steps):
+        batch = slice(step * 16 % len(windows), step * 16 % len(windows) + 16)
+        logits = net(torch.from_numpy(windows[batch]))
+        nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(targets[batch])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return net.eval()
+
+
 def run_torch(net: nn.Module, windows: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         return net.eval()(torch.from_numpy(windows)).numpy()
