@@ -98,3 +98,10 @@ READERS: dict[str, Callable[[list[str]], object]] = {
 
 def test_documents_name_commands() -> None:
     assert {words[1] for words in COMMANDS if words[0] != "make"} >= set(READERS)
+
+
+@pytest.mark.parametrize("paper", sorted((ROOT / "papers").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_table_of_a_paper_stands_in_its_page(paper: Path) -> None:
+    commands = [" ".join(words) for words in commands_of(ROOT / "docs" / "papers" / f"{paper.stem}.md")]
+    for table in OmegaConf.load(paper).tables:
+        assert f"python train.py table={table}" in commands
