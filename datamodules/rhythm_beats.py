@@ -20,7 +20,8 @@ from datamodules.processes import count_cores, run_tasks
 from datamodules.records import EcgWindows
 from datamodules.rhythm_db import check_subjects, list_records, warn_beyond_end
 from datamodules.rpeaks import Detector, detect_sleepecg
-from datamodules.window_files import join_parts, open_windows, save_arrays
+from datamodules.shared_rows import create_rows, finish_rows
+from datamodules.window_files import SIGNALS, open_windows, save_arrays
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,11 @@ def load_beats(
 
     def build(target: Path) -> None:
         annotators = tuple(beat_annotators), rhythm_annotator
-        requests = [BeatRequest(spec, root, name, *annotators, target / f"{name}.part") for name in record_ids]
-        _save(target, _cut(requests, workers), subjects, spec)
+        rows = create_rows(target / SIGNALS, len(record_ids), (len(spec.lead_names), spec.n_samples))
+        requests = [BeatRequest(spec, root, name, *annotators, rows, part) for part, name in enumerate(record_ids)]
+        found = _cut(requests, workers)
+        finish_rows(rows, [len(beats.times_s) for beats in found])
+        _save(target, [beats for beats in found if beats.counts], subjects, spec)
 
     return replace(open_windows(cached_directory(cache_dir, "beats", key, build)), kind=find_kind(root))
 
@@ -146,7 +150,7 @@ def _list_files(root: Path, record_ids: Sequence[str], suffixes: Sequence[str]) 
 
 
 def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
-    """Cut all records, in parallel, and return those that have a signal and annotations, in order."""
+    """Cut all records, in parallel, and return what was found, in order; of some, nothing."""
     workers = min(count_cores(), len(requests)) if workers is None else workers
     log.info("cutting beats out of %d records with %d processes", len(requests), workers)
     done: dict[str, RecordBeats] = {}
@@ -166,8 +170,7 @@ def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
         if beats.counts:
             warn_beyond_end(beats.record_id, beats.counts)
             log.info("record %s: %s", beats.record_id, describe_counts(beats.counts))
-    found = [beats for beats in found if beats.counts]
-    if not found:
+    if not any(beats.counts for beats in found):
         raise ValueError("no record with signals and annotations is left, expected at least one (datamodule.root)")
     return found
 
@@ -205,8 +208,6 @@ def _save(target: Path, found: list[RecordBeats], subjects: Mapping[str, str], s
             f"no beat is left of {len(found)} records: {[beats.counts for beats in found][:3]!r}; expected beats"
             f" with a rhythm label and a usable signal"
         )
-    parts = [target / f"{beats.record_id}.part" for beats in found]
-    join_parts(target, parts, sizes, (len(spec.lead_names), spec.n_samples))
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(beats, name) for beats in found])
         for name in ("targets", "times_s", "signal_hashes", "lead_means_mv", "lead_variances_mv2")
