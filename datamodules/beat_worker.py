@@ -15,7 +15,6 @@ from datamodules.rhythm_db import read_rhythm_record
 from datamodules.rhythm_signal import LeadNotFoundError, read_leads
 from datamodules.rpeaks import Detector, correct_beats, locate_rpeaks
 from datamodules.shared_rows import SharedRows, open_part
-from datamodules.wfdb_signal import speed_up_headers
 
 log = logging.getLogger(__name__)
 
@@ -168,12 +167,6 @@ def cut_record(request: BeatRequest) -> RecordBeats:
             "samples_flat": leads.n_flat,
         },
     )
-
-
-def cut_record_in_reader(request: BeatRequest) -> RecordBeats:
-    """Do what `cut_record` does, in a process of its own."""
-    speed_up_headers()
-    return cut_record(request)
 
 
 def encode_rhythms(rhythms: NDArray[np.str_], class_names: tuple[str, ...]) -> NDArray[np.float32]:

@@ -28,6 +28,7 @@ _CHILD_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "NUMPY_MADVISE_HUGEPAGE": "0",  # the kernel would look for room for large pages, longer than they save
 }
 
 

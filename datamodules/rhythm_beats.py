@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from datamodules.beat_worker import BeatRequest, BeatSpec, RecordBeats, cut_record, cut_record_in_reader
+from datamodules.beat_worker import BeatRequest, BeatSpec, RecordBeats, cut_record
 from datamodules.cache import cached_directory, content_digest
 from datamodules.filters import Filters
 from datamodules.origin import find_kind, find_root
@@ -162,7 +162,7 @@ def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
             done[beats.record_id] = beats
             bar.advance(task)
 
-        run_tasks(cut_record if workers <= 1 else cut_record_in_reader, requests, workers=workers, collect=collect)
+        run_tasks(cut_record, requests, workers=workers, collect=collect)
     found = [done[request.record_id] for request in requests]
     for beats in found:
         if beats.note:

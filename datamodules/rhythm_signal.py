@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.format_212 import decode_212
+from datamodules.wfdb_header import WfdbHeader, read_header
 
 # Value that stands for "no value", https://physionet.org/physiotools/wag/signal-5.htm.
 INVALID_SAMPLES = {"212": -2048, "16": -32768, "310": -512, "311": -512, "80": -128, "24": -(2**23), "32": -(2**31)}
@@ -78,10 +78,8 @@ def read_leads(
     ValueError
         If the record cannot be decoded, or frequency, units or checksums are not as expected.
     """
-    import wfdb
-
-    header = wfdb.rdheader(str(path))
-    taken = _find_channels(list(header.sig_name or ()), record_id, lead_names, channels)
+    header = read_header(path)
+    taken = _find_channels(list(header.sig_name), record_id, lead_names, channels)
     try:
         digital = _read_digital(Path(path), header, taken)
     except FileNotFoundError:
@@ -155,21 +153,22 @@ def _find_channels(
     return list(channels)
 
 
-def _read_digital(path: Path, header: Any, channels: list[int]) -> list[NDArray[np.integer]]:
+def _read_digital(path: Path, header: WfdbHeader, channels: list[int]) -> list[NDArray[np.integer]]:
     """Return the samples of each channel, shape (time,)."""
+    plain = not any(header.byte_offset) and not any(header.skew)
+    if plain and header.fmt == ("212",) * 2 and header.samps_per_frame == (1, 1) and len(set(header.file_name)) == 1:
+        raw = np.fromfile(path.with_name(header.file_name[0]), dtype=np.uint8)
+        n_bytes = 3 * (header.sig_len or len(raw) // 3)
+        if len(raw) < n_bytes:
+            raise ValueError(f"{header.file_name[0]} has {len(raw)} bytes, expected {n_bytes}")
+        return [decode_212(raw[:n_bytes], lead) for lead in channels]
     import wfdb
 
-    plain = not any(header.byte_offset[lead] or header.skew[lead] for lead in range(header.n_sig))
-    if plain and header.fmt == ["212"] * 2 and header.samps_per_frame == [1, 1] and len(set(header.file_name)) == 1:
-        raw = np.fromfile(path.with_name(header.file_name[0]), dtype=np.uint8)
-        if len(raw) < 3 * header.sig_len:
-            raise ValueError(f"{header.file_name[0]} has {len(raw)} bytes, expected {3 * header.sig_len}")
-        return [decode_212(raw[: 3 * header.sig_len], lead) for lead in channels]
     record = wfdb.rdrecord(str(path), channels=channels, physical=False, return_res=16)
     return [np.ascontiguousarray(samples) for samples in record.d_signal.T]
 
 
-def _check(header: Any, lead: int, samples: NDArray[np.integer], record_id: str) -> None:
+def _check(header: WfdbHeader, lead: int, samples: NDArray[np.integer], record_id: str) -> None:
     name, units, stated = header.sig_name[lead], header.units[lead], header.checksum[lead]
     if units != "mV":
         raise ValueError(f"record {record_id!r}, lead {name!r} has units {units!r}, expected 'mV': convert it")
@@ -182,11 +181,11 @@ def _check(header: Any, lead: int, samples: NDArray[np.integer], record_id: str)
 
 
 def _convert(
-    header: Any, lead: int, digital: NDArray[np.integer], signal_mv: NDArray[np.float32]
+    header: WfdbHeader, lead: int, digital: NDArray[np.integer], signal_mv: NDArray[np.float32]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Fill in the signal in mV; return where it is missing, saturated and flat."""
-    half = 1 << (int(header.adc_res[lead]) or 12) - 1
-    zero = int(header.adc_zero[lead] or 0)
+    half = 1 << (header.adc_res[lead] or 12) - 1
+    zero = header.adc_zero[lead] or 0
     missing = digital == INVALID_SAMPLES.get(header.fmt[lead], -(2**31))
     at_limit = ((digital >= zero + half - 1) | (digital <= zero - half)) & ~missing
     flat = find_flat(digital, max(2, round(FLAT_S * header.fs)))
