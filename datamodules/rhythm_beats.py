@@ -20,7 +20,7 @@ from datamodules.processes import count_cores, run_tasks
 from datamodules.records import EcgWindows
 from datamodules.rhythm_db import check_subjects, list_records, warn_beyond_end
 from datamodules.rpeaks import Detector, detect_sleepecg
-from datamodules.shared_rows import create_rows, finish_rows
+from datamodules.shared_rows import create_rows, finish_rows, flush_rows
 from datamodules.window_files import SIGNALS, open_windows, save_arrays
 
 log = logging.getLogger(__name__)
@@ -161,6 +161,8 @@ def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
         def collect(beats: RecordBeats) -> None:
             done[beats.record_id] = beats
             bar.advance(task)
+            if workers > 1:  # the others go on meanwhile
+                flush_rows(requests[0].rows)
 
         run_tasks(cut_record, requests, workers=workers, collect=collect)
     found = [done[request.record_id] for request in requests]
