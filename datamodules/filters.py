@@ -178,7 +178,7 @@ def estimate_noise(finest: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def find_median(values: NDArray[np.float64]) -> float:
-    """Find the median, of many values in a fifth of `np.median`'s time: of most, only their number is of interest.
+    """Find the median, of many values in a third of `np.median`'s time: of most, only their number is of interest.
 
     Parameters
     ----------
