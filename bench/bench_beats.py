@@ -87,7 +87,13 @@ def time_plain(paths: list[Path], detect: Detector, target: Path) -> float:
     start = time.perf_counter()
     for path in paths:
         np.save(target / path.name, cut_plainly(path, detect))
+        tell(f"plain loop, {detect.__name__}: record {path.name} after {time.perf_counter() - start:.1f} s")
     return time.perf_counter() - start
+
+
+def tell(what: str) -> None:
+    """Say what is going on, beside the results."""
+    print(f"[{time.strftime('%H:%M:%S')}] {what}", file=sys.stderr, flush=True)
 
 
 def run_apart(script: str, *arguments: object) -> list[float]:
@@ -96,6 +102,12 @@ def run_apart(script: str, *arguments: object) -> list[float]:
     output = subprocess.run(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True).stdout
     numbers: list[float] = json.loads(output.splitlines()[-1])
     return numbers
+
+
+def write_records(data: Path, n_records: int, hours: float) -> Path:
+    """Write the records, unless they are there."""
+    tell(f"{n_records} records of {hours:g} h in {data}")
+    return write_synthetic_afdb(data, n_records=n_records, hours=hours)
 
 
 def list_paths(root: Path) -> list[Path]:
@@ -117,7 +129,9 @@ def compare(root: Path, scratch: Path) -> tuple[float, list[str]]:
         detect(np.random.default_rng(0).normal(size=5000), 250)
     middle = (len(paths) + 1) // 2
     plain = {name: time_plain(paths[:middle], detect, scratch) for name, (detect, _) in loops.items()}
+    tell("ours")
     seconds, n_beats, own_kb, reader_kb = run_apart(BUILD, root, scratch / "cache")
+    tell(f"ours: {seconds:.1f} s")
     lines = []
     for name, (detect, least) in loops.items():
         plain[name] += time_plain(paths[middle:], detect, scratch)
@@ -129,14 +143,14 @@ def compare(root: Path, scratch: Path) -> tuple[float, list[str]]:
     return seconds, [*lines, f"peak memory of all processes, at most {peak_gib:.2f} GiB (target < 2 GiB)"]
 
 
-def time_growth(scratch: Path, n_records: int, hours: float, seconds: float) -> str:
+def time_growth(data: Path, scratch: Path, n_records: int, hours: float, seconds: float) -> str:
     """Say how long a quarter and half of the hours take, beside all of them."""
     taken = []
     for part in (4, 2):
-        root = write_synthetic_afdb(scratch, n_records=n_records, hours=hours / part)
+        root = write_records(data, n_records, hours / part)
         list_paths(root)
-        taken.append(run_apart(BUILD, root, scratch / "cache")[0])
-        shutil.rmtree(root)
+        taken.append(run_apart(BUILD, root, scratch / "growth")[0])
+        shutil.rmtree(scratch / "growth")
     return " | ".join(f"{own:.1f} s" for own in (*taken, seconds))
 
 
@@ -147,15 +161,17 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=4.0, help="length of each record")
     parser.add_argument("--full", action="store_true", help="23 records of 10 hours")
     parser.add_argument("--scratch", type=Path, help="folder for some GB; a temporary one by default")
+    parser.add_argument("--data", type=Path, help="folder that the records stay in; --scratch by default")
     arguments = parser.parse_args()
     n_records, hours = (23, 10.0) if arguments.full else (arguments.records, arguments.hours)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         scratch = Path(folder)
+        data = arguments.data or scratch
         print(f"{n_records} records of {hours:g} h, {count_cores()} cores")
-        root = write_synthetic_afdb(scratch, n_records=n_records, hours=hours)
+        root = write_records(data, n_records, hours)
         seconds, lines = compare(root, scratch)
         print(*lines, sep="\n", flush=True)
-        print(f"1x | 2x | 4x the hours: {time_growth(scratch, n_records, hours, seconds)}", flush=True)
+        print(f"1x | 2x | 4x the hours: {time_growth(data, scratch, n_records, hours, seconds)}", flush=True)
         seconds, n_beats = run_apart(WARM_START, root, scratch / "cache")
         print(f"warm start of {n_beats:.0f} cached beats to the first batch: {seconds:.2f} s (target 1 s at 1 M beats)")
 

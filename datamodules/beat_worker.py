@@ -14,7 +14,7 @@ from datamodules.filters import Filters, apply_filters
 from datamodules.rhythm_db import read_rhythm_record
 from datamodules.rhythm_signal import LeadNotFoundError, read_leads
 from datamodules.rpeaks import Detector, correct_beats, locate_rpeaks
-from datamodules.wfdb_signal import speed_up_headers
+from datamodules.shared_rows import SharedRows, open_part
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +57,15 @@ class BeatSpec:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class BeatRequest:
-    """One record, and the file that its beats go to: float32, shape (n, leads, time)."""
+    """One record, and the array that its beats go to: float32, shape (n, leads, time), this record's as one part."""
 
     spec: BeatSpec
     root: Path
     record_id: str
     beat_annotators: tuple[str, ...]
     rhythm_annotator: str
-    part: Path
+    rows: SharedRows
+    part: int
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -101,7 +102,7 @@ class RecordBeats:
 
 
 def cut_record(request: BeatRequest) -> RecordBeats:
-    """Read, filter, correct, choose and cut; write the beats to their part file.
+    """Read, filter, correct, choose and cut; write the beats to their place in the array.
 
     Raises
     ------
@@ -149,7 +150,7 @@ def cut_record(request: BeatRequest) -> RecordBeats:
         min_rr_s=spec.min_rr_s,
         max_rr_s=spec.max_rr_s,
     )
-    described = _write(request.part, signal, corrected.rpeaks, chosen.rows)
+    described = _write(request, signal, corrected.rpeaks, chosen.rows)
     return RecordBeats(
         record_id,
         corrected.rpeaks[chosen.rows] / spec.fs,
@@ -168,12 +169,6 @@ def cut_record(request: BeatRequest) -> RecordBeats:
     )
 
 
-def cut_record_in_reader(request: BeatRequest) -> RecordBeats:
-    """Do what `cut_record` does, in a process of its own."""
-    speed_up_headers()
-    return cut_record(request)
-
-
 def encode_rhythms(rhythms: NDArray[np.str_], class_names: tuple[str, ...]) -> NDArray[np.float32]:
     """Return 1 for the class of each rhythm, shape (n, n_classes); `OTHER` is whatever the others are not."""
     targets = (rhythms[:, None] == np.array(class_names)).astype(np.float32)
@@ -185,31 +180,37 @@ def encode_rhythms(rhythms: NDArray[np.str_], class_names: tuple[str, ...]) -> N
 def hash_signals(signals: NDArray[np.float32]) -> NDArray[np.uint64]:
     """Hash each row's samples to 64 bits: a sum of products with odd numbers, so equal samples, equal hash."""
     bits = signals.reshape(len(signals), -1).view(np.uint32)
-    factors = np.random.default_rng(0).integers(0, 2**64, bits.shape[1], dtype=np.uint64) | np.uint64(1)
-    return (bits * factors).sum(axis=1, dtype=np.uint64)
+    return np.einsum("bt,t->b", bits, _draw_factors(bits.shape[1]))
+
+
+@functools.cache
+def _draw_factors(n: int) -> NDArray[np.uint64]:
+    return np.random.default_rng(0).integers(0, 2**64, n, dtype=np.uint64) | np.uint64(1)
 
 
 def _write(
-    part: Path, signal: NDArray[np.floating], rpeaks: NDArray[np.int64], rows: NDArray[np.int64]
+    request: BeatRequest, signal: NDArray[np.floating], rpeaks: NDArray[np.int64], rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64], NDArray[np.float64]]:
-    hashes, means, variances = (
-        [np.empty(0, dtype=np.uint64)],
-        [np.empty((0, len(signal)))],
-        [np.empty((0, len(signal)))],
-    )
-    with part.open("wb") as file:
+    hashes = np.empty(len(rows), dtype=np.uint64)
+    means, variances = np.empty((len(rows), len(signal))), np.empty((len(rows), len(signal)))
+    path, position = open_part(request.rows, request.part, len(rows))
+    first = 0
+    # Written, not mapped: a full disk is then an error and not a killed process.
+    with path.open("r+b") as file:
+        file.seek(position)
         for block in iterate_beats(signal, rpeaks, rows):
             file.write(block.astype("<f4", copy=False).data)
-            hashes.append(hash_signals(block))
-            means.append(block.mean(axis=2, dtype=np.float64))
+            here = slice(first, first + len(block))
+            hashes[here] = hash_signals(block)
+            means[here] = block.mean(axis=2, dtype=np.float64)
             squares = np.einsum("blt,blt->bl", block, block) / block.shape[2]
-            variances.append(np.maximum(squares - means[-1] ** 2, 0))
-    return np.concatenate(hashes), np.concatenate(means), np.concatenate(variances)
+            variances[here] = np.maximum(squares - means[here] ** 2, 0)
+            first = here.stop
+    return hashes, means, variances
 
 
 def _nothing(request: BeatRequest, counts: dict[str, int], note: str) -> RecordBeats:
-    if counts:  # the record counts, with no beat
-        request.part.touch()
+    open_part(request.rows, request.part, 0, patience_s=0)
     shape = (0, len(request.spec.lead_names))
     return RecordBeats(
         request.record_id,

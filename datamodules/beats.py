@@ -68,8 +68,9 @@ def choose_beats(
         longest, shortest = np.maximum(rr_s[:-1], rr_s[1:]), np.minimum(rr_s[:-1], rr_s[1:])
         reasons["gap"][1:-1], reasons["too_close"][1:-1] = longest > max_rr_s, shortest < min_rr_s
         start, stop = _window_bounds(rpeaks)
-        n_bad = np.concatenate([[0], np.cumsum(bad, dtype=np.int32)])
-        reasons["bad_signal"][1:-1] = n_bad[np.ceil(stop).astype(np.int64) + 1] > n_bad[start.astype(np.int64)]
+        bad_at = np.flatnonzero(bad)
+        n_before, n_within = np.searchsorted(bad_at, [start.astype(np.int64), np.ceil(stop).astype(np.int64) + 1])
+        reasons["bad_signal"][1:-1] = n_within > n_before
     left, counts = np.ones(n_beats, dtype=bool), {}
     for name, applies in reasons.items():
         counts[name] = int((left & applies).sum())
@@ -133,27 +134,42 @@ def iterate_beats(
             f"R peaks reach from {rpeaks[0]} to {rpeaks[-1]}, expected within {signal_mv.shape[1]} samples"
         )
     signal = np.asarray(signal_mv, dtype=np.float32)
-    slope = np.diff(signal, axis=1, append=signal[:, -1:])
-    before = np.arange(-n_before, 0) * (_SHARE_BEFORE / n_before)
-    after = np.arange(n_after) * (_SHARE_AFTER / n_after)
+    slope = np.empty_like(signal)
+    np.subtract(signal[:, 1:], signal[:, :-1], out=slope[:, :-1])
+    slope[:, -1:] = 0
+    halves = (
+        (slice(0, n_before), *_tabulate(rpeaks[rows] - rpeaks[rows - 1], -n_before, n_before, _SHARE_BEFORE)),
+        (slice(n_before, None), *_tabulate(rpeaks[rows + 1] - rpeaks[rows], 0, n_after, _SHARE_AFTER)),
+    )
     for first in range(0, len(rows), _BLOCK):
-        block = rows[first : first + _BLOCK]
-        peaks = rpeaks[block]
-        offsets = np.concatenate(
-            [
-                (peaks - rpeaks[block - 1])[:, None] * before,
-                (rpeaks[block + 1] - peaks)[:, None] * after,
-            ],
-            axis=1,
-        )
-        whole = np.floor(offsets)
-        share = (offsets - whole).astype(np.float32)
-        at = whole.astype(np.int64) + peaks[:, None]
-        beats = np.empty((len(block), len(signal), n_before + n_after), dtype=np.float32)
-        for lead in range(len(signal)):
-            np.multiply(slope[lead].take(at), share, out=beats[:, lead])
-            beats[:, lead] += signal[lead].take(at)
+        here = slice(first, first + _BLOCK)
+        peaks = rpeaks[rows[here], None]
+        beats = np.empty((len(peaks), len(signal), n_before + n_after), dtype=np.float32)
+        for half, row, offsets, shares in halves:
+            at = offsets.take(row[here], axis=0)
+            at += peaks
+            share = shares.take(row[here], axis=0)
+            for lead in range(len(signal)):
+                # All within the signal: "clip" only spares NumPy's check of each.
+                rise = slope[lead].take(at, mode="clip")
+                rise *= share
+                np.add(signal[lead].take(at, mode="clip"), rise, out=beats[:, lead, half])
         yield beats
+
+
+def _tabulate(
+    rr: NDArray[np.int64], first: int, n_samples: int, part: float
+) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.float32]]:
+    """Say once for each distinct RR interval in samples what lies ``first`` and more steps of it after an R peak.
+
+    Returns the row of each interval, and by row: the sample before each step, and the step's share of the way to the
+    next.
+    """
+    distinct, row = np.unique(rr, return_inverse=True)
+    steps = np.arange(first, first + n_samples) * (part / n_samples)
+    offsets = distinct[:, None] * steps
+    whole = np.floor(offsets)
+    return row, whole.astype(np.int64), (offsets - whole).astype(np.float32)
 
 
 def _window_bounds(rpeaks: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

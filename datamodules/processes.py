@@ -21,6 +21,15 @@ Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 _END = object()
+# One thread each, and glibc keeps freed memory for the next task: given back, the pages of arrays of a long recording
+# would be asked for and zeroed again and again, a third of the time. Other C libraries ignore these names.
+_CHILD_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "NUMPY_MADVISE_HUGEPAGE": "0",  # the kernel would look for room for large pages, longer than they save
+}
 
 
 def count_cores() -> int:
@@ -101,7 +110,7 @@ def _child() -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen(
         [sys.executable, "-c", f"from {__name__} import main; main()"],
         cwd=Path(__file__).resolve().parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={**os.environ, **_CHILD_ENVIRONMENT},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

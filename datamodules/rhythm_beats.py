@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from datamodules.beat_worker import BeatRequest, BeatSpec, RecordBeats, cut_record, cut_record_in_reader
+from datamodules.beat_worker import BeatRequest, BeatSpec, RecordBeats, cut_record
 from datamodules.cache import cached_directory, content_digest
 from datamodules.filters import Filters
 from datamodules.origin import find_kind, find_root
@@ -20,7 +20,8 @@ from datamodules.processes import count_cores, run_tasks
 from datamodules.records import EcgWindows
 from datamodules.rhythm_db import check_subjects, list_records, warn_beyond_end
 from datamodules.rpeaks import Detector, detect_sleepecg
-from datamodules.window_files import join_parts, open_windows, save_arrays
+from datamodules.shared_rows import create_rows, finish_rows, flush_rows
+from datamodules.window_files import SIGNALS, open_windows, save_arrays
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,11 @@ def load_beats(
 
     def build(target: Path) -> None:
         annotators = tuple(beat_annotators), rhythm_annotator
-        requests = [BeatRequest(spec, root, name, *annotators, target / f"{name}.part") for name in record_ids]
-        _save(target, _cut(requests, workers), subjects, spec)
+        rows = create_rows(target / SIGNALS, len(record_ids), (len(spec.lead_names), spec.n_samples))
+        requests = [BeatRequest(spec, root, name, *annotators, rows, part) for part, name in enumerate(record_ids)]
+        found = _cut(requests, workers)
+        finish_rows(rows, [len(beats.times_s) for beats in found])
+        _save(target, [beats for beats in found if beats.counts], subjects, spec)
 
     return replace(open_windows(cached_directory(cache_dir, "beats", key, build)), kind=find_kind(root))
 
@@ -146,7 +150,7 @@ def _list_files(root: Path, record_ids: Sequence[str], suffixes: Sequence[str]) 
 
 
 def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
-    """Cut all records, in parallel, and return those that have a signal and annotations, in order."""
+    """Cut all records, in parallel, and return what was found, in order; of some, nothing."""
     workers = min(count_cores(), len(requests)) if workers is None else workers
     log.info("cutting beats out of %d records with %d processes", len(requests), workers)
     done: dict[str, RecordBeats] = {}
@@ -157,8 +161,10 @@ def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
         def collect(beats: RecordBeats) -> None:
             done[beats.record_id] = beats
             bar.advance(task)
+            if workers > 1:  # the others go on meanwhile
+                flush_rows(requests[0].rows)
 
-        run_tasks(cut_record if workers <= 1 else cut_record_in_reader, requests, workers=workers, collect=collect)
+        run_tasks(cut_record, requests, workers=workers, collect=collect)
     found = [done[request.record_id] for request in requests]
     for beats in found:
         if beats.note:
@@ -166,8 +172,7 @@ def _cut(requests: list[BeatRequest], workers: int | None) -> list[RecordBeats]:
         if beats.counts:
             warn_beyond_end(beats.record_id, beats.counts)
             log.info("record %s: %s", beats.record_id, describe_counts(beats.counts))
-    found = [beats for beats in found if beats.counts]
-    if not found:
+    if not any(beats.counts for beats in found):
         raise ValueError("no record with signals and annotations is left, expected at least one (datamodule.root)")
     return found
 
@@ -205,8 +210,6 @@ def _save(target: Path, found: list[RecordBeats], subjects: Mapping[str, str], s
             f"no beat is left of {len(found)} records: {[beats.counts for beats in found][:3]!r}; expected beats"
             f" with a rhythm label and a usable signal"
         )
-    parts = [target / f"{beats.record_id}.part" for beats in found]
-    join_parts(target, parts, sizes, (len(spec.lead_names), spec.n_samples))
     arrays: dict[str, Any] = {
         name: np.concatenate([getattr(beats, name) for beats in found])
         for name in ("targets", "times_s", "signal_hashes", "lead_means_mv", "lead_variances_mv2")

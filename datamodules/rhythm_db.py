@@ -9,12 +9,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.annotations import Annotations, read_annotations
+from datamodules.wfdb_header import WfdbHeader, read_header
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +216,7 @@ def read_rhythm_record(
         path=path,
         fs=fs,
         n_samples=n_samples,
-        lead_names=tuple(header.sig_name or ()),
+        lead_names=header.sig_name,
         beats_s=beats,
         rhythm_starts_s=starts[order] / _clock(rhythm_source, fs),
         rhythms=tuple(rhythms[row] for row in order),
@@ -247,11 +248,9 @@ def _clean_beats(
     return beats[inside], counts
 
 
-def _read_header(path: Path, record_id: str) -> Any:
-    import wfdb
-
+def _read_header(path: Path, record_id: str) -> WfdbHeader:
     try:
-        header = wfdb.rdheader(str(path))
+        header = read_header(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"record {record_id!r} has no header {path.name}.hea in {str(path.parent)!r}: get the file, or go on"

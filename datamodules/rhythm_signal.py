@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.format_212 import decode_212
+from datamodules.wfdb_header import WfdbHeader, read_header
 
 # Value that stands for "no value", https://physionet.org/physiotools/wag/signal-5.htm.
 INVALID_SAMPLES = {"212": -2048, "16": -32768, "310": -512, "311": -512, "80": -128, "24": -(2**23), "32": -(2**31)}
@@ -78,10 +78,8 @@ def read_leads(
     ValueError
         If the record cannot be decoded, or frequency, units or checksums are not as expected.
     """
-    import wfdb
-
-    header = wfdb.rdheader(str(path))
-    taken = _find_channels(list(header.sig_name or ()), record_id, lead_names, channels)
+    header = read_header(path)
+    taken = _find_channels(list(header.sig_name), record_id, lead_names, channels)
     try:
         digital = _read_digital(Path(path), header, taken)
     except FileNotFoundError:
@@ -98,14 +96,14 @@ def read_leads(
         )
     for lead, samples in zip(taken, digital, strict=True):
         _check(header, lead, samples, record_id)
-    leads = [_convert(header, lead, samples) for lead, samples in zip(taken, digital, strict=True)]
-    return LeadSignal(
-        signal_mv=np.stack([signal for signal, _, _, _ in leads]),
-        bad=np.any([missing | saturated | flat for _, missing, saturated, flat in leads], axis=0),
-        n_missing=sum(int(missing.sum()) for _, missing, _, _ in leads),
-        n_saturated=sum(int(saturated.sum()) for _, _, saturated, _ in leads),
-        n_flat=sum(int(flat.sum()) for _, _, _, flat in leads),
-    )
+    signal_mv = np.empty((len(taken), len(digital[0])), dtype=np.float32)
+    bad = np.zeros(signal_mv.shape[1], dtype=bool)
+    counts = np.zeros(3, dtype=np.int64)
+    for row, lead, samples in zip(signal_mv, taken, digital, strict=True):
+        for number, marked in enumerate(_convert(header, lead, samples, row)):
+            counts[number] += np.count_nonzero(marked)
+            bad |= marked
+    return LeadSignal(signal_mv, bad, *counts.tolist())
 
 
 def find_runs(same: NDArray[np.bool_], at_least: int) -> NDArray[np.bool_]:
@@ -124,6 +122,8 @@ def find_runs(same: NDArray[np.bool_], at_least: int) -> NDArray[np.bool_]:
         True within the runs that were kept.
     """
     kept = np.zeros(len(same), dtype=bool)
+    if not same.any():
+        return kept
     padded = np.concatenate([[False], same, [False]])
     edges = np.flatnonzero(padded[1:] != padded[:-1])
     starts, stops = edges[::2], edges[1::2]
@@ -153,21 +153,22 @@ def _find_channels(
     return list(channels)
 
 
-def _read_digital(path: Path, header: Any, channels: list[int]) -> list[NDArray[np.integer]]:
+def _read_digital(path: Path, header: WfdbHeader, channels: list[int]) -> list[NDArray[np.integer]]:
     """Return the samples of each channel, shape (time,)."""
+    plain = not any(header.byte_offset) and not any(header.skew)
+    if plain and header.fmt == ("212",) * 2 and header.samps_per_frame == (1, 1) and len(set(header.file_name)) == 1:
+        raw = np.fromfile(path.with_name(header.file_name[0]), dtype=np.uint8)
+        n_bytes = 3 * (header.sig_len or len(raw) // 3)
+        if len(raw) < n_bytes:
+            raise ValueError(f"{header.file_name[0]} has {len(raw)} bytes, expected {n_bytes}")
+        return [decode_212(raw[:n_bytes], lead) for lead in channels]
     import wfdb
 
-    plain = not any(header.byte_offset[lead] or header.skew[lead] for lead in range(header.n_sig))
-    if plain and header.fmt == ["212"] * 2 and header.samps_per_frame == [1, 1] and len(set(header.file_name)) == 1:
-        raw = np.fromfile(path.with_name(header.file_name[0]), dtype=np.uint8)
-        if len(raw) < 3 * header.sig_len:
-            raise ValueError(f"{header.file_name[0]} has {len(raw)} bytes, expected {3 * header.sig_len}")
-        return [decode_212(raw[: 3 * header.sig_len], lead) for lead in channels]
     record = wfdb.rdrecord(str(path), channels=channels, physical=False, return_res=16)
     return [np.ascontiguousarray(samples) for samples in record.d_signal.T]
 
 
-def _check(header: Any, lead: int, samples: NDArray[np.integer], record_id: str) -> None:
+def _check(header: WfdbHeader, lead: int, samples: NDArray[np.integer], record_id: str) -> None:
     name, units, stated = header.sig_name[lead], header.units[lead], header.checksum[lead]
     if units != "mV":
         raise ValueError(f"record {record_id!r}, lead {name!r} has units {units!r}, expected 'mV': convert it")
@@ -180,20 +181,50 @@ def _check(header: Any, lead: int, samples: NDArray[np.integer], record_id: str)
 
 
 def _convert(
-    header: Any, lead: int, digital: NDArray[np.integer]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return signal in mV, and where it is missing, saturated and flat."""
-    half = 1 << (int(header.adc_res[lead]) or 12) - 1
-    zero = int(header.adc_zero[lead] or 0)
+    header: WfdbHeader, lead: int, digital: NDArray[np.integer], signal_mv: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Fill in the signal in mV; return where it is missing, saturated and flat."""
+    half = 1 << (header.adc_res[lead] or 12) - 1
+    zero = header.adc_zero[lead] or 0
     missing = digital == INVALID_SAMPLES.get(header.fmt[lead], -(2**31))
     at_limit = ((digital >= zero + half - 1) | (digital <= zero - half)) & ~missing
-    still = np.concatenate([[False], digital[1:] == digital[:-1]])
-    # A run of n equal samples is n - 1 that repeat the one before; the first of them is marked too.
-    flat = find_runs(still, max(1, round(FLAT_S * header.fs) - 1))
-    flat[:-1] |= flat[1:]
-    signal_mv = ((digital - np.float32(header.baseline[lead])) / np.float32(header.adc_gain[lead])).astype(np.float32)
+    flat = find_flat(digital, max(2, round(FLAT_S * header.fs)))
+    np.subtract(digital, np.float32(header.baseline[lead]), out=signal_mv, casting="same_kind")
+    signal_mv /= np.float32(header.adc_gain[lead])
     if missing.all():
         signal_mv[:] = 0
     elif missing.any():
         signal_mv[missing] = np.interp(np.flatnonzero(missing), np.flatnonzero(~missing), signal_mv[~missing])
-    return signal_mv, missing, find_runs(at_limit, max(2, round(CLIPPED_S * header.fs))), flat & ~missing
+    return missing, find_runs(at_limit, max(2, round(CLIPPED_S * header.fs))), flat & ~missing
+
+
+def find_flat(digital: NDArray[np.integer], at_least: int) -> NDArray[np.bool_]:
+    """Find runs of equal samples.
+
+    Parameters
+    ----------
+    digital : ndarray of int, shape (time,)
+        Samples.
+    at_least : int
+        Shortest run to find, 2 samples or more.
+
+    Returns
+    -------
+    ndarray of bool, shape (time,)
+        True within the runs.
+    """
+    flat = np.zeros(len(digital), dtype=bool)
+    # Every long run shows in every few samples; only around these is each sample looked at.
+    step = max(1, at_least // 8)
+    coarse = digital[::step]
+    edges = np.diff(
+        find_runs(coarse[1:] == coarse[:-1], max(1, at_least // step - 1)).astype(np.int8), prepend=0, append=0
+    )
+    for first, last in zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True):
+        around = slice(max(0, (first - 1) * step), (last + 1) * step)
+        samples = digital[around]
+        # A run of n equal samples is n - 1 that repeat the one before; the first of them is marked too.
+        still = find_runs(samples[1:] == samples[:-1], at_least - 1)
+        flat[around][1:] |= still
+        flat[around][:-1] |= still
+    return flat

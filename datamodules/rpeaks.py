@@ -117,7 +117,7 @@ def locate_rpeaks(
     values = signal[around]
     if upright is None:
         upright = bool(np.median(values.max(axis=1)) >= np.median(-values.min(axis=1)))
-    best = (values if upright else -values).argmax(axis=1)
+    best = values.argmax(axis=1) if upright else values.argmin(axis=1)
     return np.unique(around[np.arange(len(around)), best])
 
 

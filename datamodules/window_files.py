@@ -3,15 +3,14 @@
 import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.cache import allocate_array, content_digest
+from datamodules.cache import content_digest
 from datamodules.ptbxl_index import PtbxlIndex
 from datamodules.records import EcgWindows
 from datamodules.wfdb_worker import CopiedRecord
@@ -101,39 +100,6 @@ def save_arrays(
     content = {name: array for name, array in arrays.items() if not name.startswith("lead_")}
     meta = {**axes, "data_digest": digest_arrays(content, axes), "counts": dict(counts), "records": dict(records)}
     (directory / META).write_text(json.dumps(meta, indent=1))
-
-
-def join_parts(directory: Path, parts: Sequence[Path], sizes: Sequence[int], shape: tuple[int, ...]) -> None:
-    """Make the array of all signals out of one file of float32 per record, and remove these.
-
-    Parameters
-    ----------
-    directory : Path
-        Cache directory.
-    parts : sequence of Path
-        Raw files of windows.
-    sizes : sequence of int
-        Windows in each.
-    shape : tuple of int
-        Shape of a window: (leads, time).
-
-    Raises
-    ------
-    OSError
-        If the disk cannot hold the array.
-    RuntimeError
-        If a part does not have the expected size.
-    """
-    window_bytes = 4 * int(np.prod(shape))
-    offset = allocate_array(directory / SIGNALS, (sum(sizes), *shape), "<f4")
-    with (directory / SIGNALS).open("r+b") as target:
-        target.seek(offset)
-        for part, size in zip(parts, sizes, strict=True):
-            if part.stat().st_size != size * window_bytes:
-                raise RuntimeError(f"{part} has {part.stat().st_size} bytes, expected {size} windows of {window_bytes}")
-            with part.open("rb") as source:
-                shutil.copyfileobj(source, target, 1 << 22)
-            part.unlink()
 
 
 def digest_arrays(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.filters import Filters, apply_filters, pass_band, shrink_wavelet
+from datamodules.filters import Filters, apply_filters, find_median, pass_band, shrink_wavelet
 
 FS = 250.0
 TIME_S = np.arange(5000) / FS
@@ -68,3 +68,17 @@ def test_filters_refuse_what_they_cannot_filter(signal, message):
         apply_filters(signal, FS, Filters())
     with pytest.raises(ValueError, match="enough for 0 wavelet levels"):
         shrink_wavelet(np.zeros(10))
+
+
+@pytest.mark.parametrize("n", [10, 200_000, 200_001])
+@pytest.mark.parametrize("draw", ["normal", "few values", "zeros", "sorted", "as the sample is taken"])
+def test_filters_median_is_exact(n, draw):
+    rng = np.random.default_rng(n)
+    values = {
+        "normal": rng.normal(size=n),
+        "few values": rng.integers(0, 3, n).astype(np.float64),
+        "zeros": np.zeros(n),
+        "sorted": np.sort(rng.lognormal(0, 3, n)),
+        "as the sample is taken": np.where(np.arange(n) % (n // (1 << 15) or 1) == 0, 9.0, rng.normal(size=n)),
+    }[draw]
+    assert find_median(values) == np.median(values)

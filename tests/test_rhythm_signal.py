@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from datamodules.rhythm_signal import LeadNotFoundError, find_runs, read_leads
+from datamodules.rhythm_signal import LeadNotFoundError, find_flat, find_runs, read_leads
 from tests.rhythm_files import FS, ecg, regular_beats, write_signals
 
 
@@ -114,3 +114,16 @@ def test_rhythm_signal_damaged_files_are_refused(tmp_path, signal):
 def test_rhythm_signal_runs_are_kept_from_a_length_on(same, expected):
     mask = np.array([letter == "1" for letter in same], dtype=bool)
     assert "".join("01"[kept] for kept in find_runs(mask, 3).tolist()) == expected
+
+
+@pytest.mark.parametrize("at_least", [2, 3, 9, 16, 125])
+@pytest.mark.parametrize("n", [1, 2, 60, 124, 125, 126, 3000])
+def test_rhythm_signal_flat_runs_are_found_as_sample_by_sample(n, at_least):
+    rng = np.random.default_rng([n, at_least])
+    digital = rng.integers(0, 3, n)
+    for _ in range(8):
+        first = rng.integers(0, n)
+        digital[first : first + rng.integers(1, 300)] = rng.integers(0, 3)
+    edges = np.flatnonzero(np.diff(digital, prepend=-1, append=-1))
+    lengths = np.diff(edges)
+    np.testing.assert_array_equal(find_flat(digital, at_least), np.repeat(lengths >= at_least, lengths))
