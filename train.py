@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ from deploy.gate import GateFailed
 from deploy.profile import Profile, profile_artifacts
 from lightning_modules.metrics import RULES
 from tracking import digests, tables
+from tracking.connection import TrackingError
 from tracking.figures import draw_answers
 from tracking.hr_tables import tabulate_heart_rates
 from tracking.logger import MlflowLogger
-from tracking.rows import Row, write_rows
+from tracking.outbox import UNSENT, Outbox
+from tracking.rows import Row, read_rows_file, write_rows
 from tracking.store import OpenRun, Store, initialise
 
 log = logging.getLogger("train")
@@ -59,6 +61,9 @@ def run(config: DictConfig) -> list[Row]:
     ------
     GateFailed
         After everything is logged, if a row fails and ``gate`` is ``enforce``.
+    TrackingError
+        If the tracking store cannot be reached at the beginning, or went away and is not back at the end: everything is
+        in the output folder then.
     """
     if config.gate not in GATES:
         raise ValueError(f"gate={config.gate!r} must be one of {GATES}")
@@ -71,7 +76,7 @@ def run(config: DictConfig) -> list[Row]:
     origin = find_origin(config)
     output = Path(config.paths.output)
     output.mkdir(parents=True, exist_ok=True)
-    store = initialise(**config.tracking)
+    store = replace(initialise(**config.tracking), outbox=Outbox(output / UNSENT))
     datamodule = instantiate(config.datamodule)
     datamodule.setup()
     # What was found in the folder: other keys depend on it.
@@ -101,6 +106,7 @@ def run(config: DictConfig) -> list[Row]:
     for row in rows:
         for reason in row.reasons:
             print(f"{row.verdict} {row.name}: {reason}")
+    rows = send_kept(store, output) or rows
     print(f"rows: {output / 'rows.json'}   compare: python compare.py --group {config.group}   browse: make ui")
     if (device := config.deploy.get("bundle")) is not None:
         chosen = measured[find_fitting([item.artifact for item in measured], device)]
@@ -111,6 +117,26 @@ def run(config: DictConfig) -> list[Row]:
     if failed and config.gate == "enforce":
         raise GateFailed(", ".join(row.name for row in failed), [reason for row in failed for reason in row.reasons])
     return rows
+
+
+def send_kept(store: Store, output: Path) -> list[Row]:
+    """Send what the store missed while it was away; the job's rows, or none where it missed nothing.
+
+    Raises
+    ------
+    TrackingError
+        If the store is still away; the message says how to send it later.
+    """
+    if store.outbox is None or not store.outbox.waiting:
+        return []
+    try:
+        store.push()
+    except TrackingError as error:
+        raise TrackingError(
+            f"{error} This job's rows are in {output / 'rows.json'}, what the tracking store lacks is in"
+            f" {store.outbox.folder}. When it is back: python runs.py push {output}"
+        ) from error
+    return read_rows_file(output / "rows.json")
 
 
 def check_bundle(config: DictConfig) -> None:
@@ -255,7 +281,7 @@ def main(config: DictConfig) -> None:
             fill_with_runs(config, HydraConfig.get().overrides.task, run)
         else:
             run(config)
-    except (GateFailed, IncompleteTableError) as error:
+    except (GateFailed, IncompleteTableError, TrackingError) as error:
         # A sweep goes on with its other jobs and reports the failure at its end.
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise

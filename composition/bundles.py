@@ -15,6 +15,7 @@ from deploy.artifact import Artifact, load_artifact, predict
 from deploy.bundle import BundleError, Content, Slice, choose_slice, write_bundle
 from deploy.devices import find_device, refuse_artifact
 from lightning_modules.metrics import to_probabilities
+from tracking.artifacts import FILE, FILE_DIGEST
 from tracking.predictions import Predictions
 from tracking.rows import Row
 from tracking.search import download_file
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 N_SLICE = 128
-# Tags of a row's run: its file, and the digest of that file.
-FILE, FILE_DIGEST = "artifact_file", "artifact_digest"
 # The answers of the file may differ by so much, as probabilities, from those that its run holds: another processor
 # rounds int8 elsewhere. Other recordings, or another file, differ by far more.
 MAX_DRIFT = 0.05
