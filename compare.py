@@ -128,12 +128,12 @@ def run(arguments: argparse.Namespace, store: Store) -> str:
     if arguments.groups:
         return _report_groups(arguments, store)
     rows = _read(arguments, store, arguments.group)
+    if arguments.ui is not None:
+        return _tell_views(arguments, rows, store)
     check_same_task(rows)
     check_same_level(rows)
     if not arguments.figures:
         check_same_split(rows)
-    if arguments.ui is not None:
-        return _tell_views(arguments, rows, store)
     if arguments.seeds:
         return _report_seeds(arguments, rows, store)
     if arguments.pivot:

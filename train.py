@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from composition.baselines import answer_baselines
 from composition.bundles import build_bundle, file_tags, find_fitting
+from composition.documents import describe_row
 from composition.facts import data_digests
 from composition.fits import plain
 from composition.folds import make_folds, pool_folds
@@ -97,8 +98,7 @@ def run(config: DictConfig) -> list[Row]:
         rows += [make_baseline_row(config, item) for item in baselines]
         write_rows(output / "rows.json", rows)
         items: list[Answers | Unmeasured] = [*measured, *unmeasured, *baselines]
-        layers = config.deploy.profile.layers
-        rows = [log_row(store, origin, item, row, layers) for item, row in zip(items, rows, strict=True)]
+        rows = [log_row(store, config, origin, item, row) for item, row in zip(items, rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
     if rows[0].task == "heart_rate":
@@ -236,20 +236,24 @@ def find_origin(config: DictConfig) -> Origin:
     return Origin(texts, {**tags, "uncommitted": str(bool(diff)).lower()})
 
 
-def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row, layers: bool = False) -> Row:
+def log_row(store: Store, config: DictConfig, origin: Origin, item: Answers | Unmeasured, row: Row) -> Row:
     """Write a row with its predictions, plots, weights, file, reports and origin to its run."""
-    if isinstance(item, Unmeasured):
-        files: list[Path | str] = [item.candidate.fit.weights, item.outcome.path]
-        return store.log_row(item.run.run_id, row, texts=origin.texts, files=files, tags=origin.tags)
+    texts, figures = dict(origin.texts), {}
+    files: list[Path | str] = []
     about: dict[str, Any] = {"tags": origin.tags}
-    texts, figures = dict(origin.texts), draw_answers(item.predictions, row.name)
+    if isinstance(item, Unmeasured):
+        files = [item.candidate.fit.weights, item.outcome.path]
+    else:
+        figures = draw_answers(item.predictions, row.name)
+        about["predictions"] = item.predictions
     if isinstance(item, Measured):
         fit, artifact = item.candidate.fit, item.artifact
         texts |= item.texts
-        if layers:
+        if config.deploy.profile.layers:
             more_texts, more_figures = report_layers(artifact, row.name)
             texts, figures = {**texts, **more_texts}, {**figures, **more_figures}
-        about = {
+        files = [fit.weights, artifact.path]
+        about |= {
             "model_path": artifact.path if artifact.runtime == "onnxruntime" else None,
             "tags": {
                 **origin.tags,
@@ -258,16 +262,10 @@ def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row, 
                 "fit_run": fit.run_id,
             },
             "params": {f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
-            "files": [fit.weights, artifact.path],
         }
-    return store.log_row(
-        item.run.run_id,
-        row,
-        predictions=item.predictions,
-        figures=figures,
-        texts=texts,
-        **about,
-    )
+    names = [*figures, *texts, *(Path(file).name for file in files)]
+    texts |= describe_row(config, item, row, names, origin.tags, origin.texts["config.yaml"])
+    return store.log_row(item.run.run_id, row, figures=figures, texts=texts, files=files, **about)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from tracking.artifacts import ROW_FILE, log_onnx_model, row_metrics
 from tracking.connection import retry, write_batch
+from tracking.documents import summarise, tell_stage
 from tracking.outbox import FILES, Outbox, is_local
 from tracking.rows import Row, read_rows_file, rows_from_json, rows_to_json, write_rows
 from tracking.search import quoted, search_runs
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 # Tags of our own, besides the ones named after fields of the row.
 IS_ROW, LOOK, UNSENT_ID = "is_row", "test_look", "unsent_id"
 KEPT = "Nothing is lost: rows.json in the job's output folder keeps the results."
-PARENT = "mlflow.parentRunId"
+# What MLflow's UI shows as a run's description.
+PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
 PARAM_FIELDS = ("role", "model", "recipe", "runtime", "precision", "data", "dataset", "seed", "threads")
 TAG_FIELDS = (
     *("role", "device", "model", "recipe", "runtime", "precision", "data", "level", "leaky", "reference", "verdict"),
@@ -75,7 +77,8 @@ def send_row(client: "MlflowClient", uri: str, run_id: str, content: RowContent)
     row = replace(row, run_id=run_id, group=row.group or run.data.tags.get("group"), test_looks=looks)
     write = partial(write_batch, client, run_id, what=what, hint=KEPT)
     # Before the model, which takes over the params that its run has.
-    write(params={name: getattr(row, name) for name in PARAM_FIELDS} | dict(content.params))
+    stage = {"stage": tell_stage(row)}
+    write(params=stage | {name: getattr(row, name) for name in PARAM_FIELDS} | dict(content.params))
     (content.folder / ROW_FILE).write_text(rows_to_json([row]), encoding="utf-8")
     retry(partial(client.log_artifacts, run_id, str(content.folder)), what, hint=KEPT)
     model_id = None
@@ -83,9 +86,10 @@ def send_row(client: "MlflowClient", uri: str, run_id: str, content: RowContent)
         logged = run.outputs.model_outputs if run.outputs else []
         call = partial(log_onnx_model, content.model, run_id, run.info.experiment_id)
         model_id = logged[-1].model_id if logged else retry(call, what, hint=KEPT)
-    own = {name: getattr(row, name) for name in TAG_FIELDS} | {"reference_run": row.reference_run_id}
+    own = {name: getattr(row, name) for name in TAG_FIELDS} | {"reference_run": row.reference_run_id, **stage}
     # Last, because a run counts as a row from here on.
-    write(metrics=row_metrics(row, model_id), tags=own | dict(content.tags) | {IS_ROW: "true"})
+    tags = own | dict(content.tags) | {NOTE: summarise(row), IS_ROW: "true"}
+    write(metrics=row_metrics(row, model_id), tags=tags)
     return row
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOCAL_UI = "http://127.0.0.1:5000"
 # Where the UI of MLflow 3 looks for the views of an experiment.
 VIEW_TAG = "mlflow.sharedViewState."
-PARAMS = ("role", "model", "recipe", "precision", "data")
+PARAMS = ("stage", "role", "model", "recipe", "precision", "data")
 FIGURES = ("deploy/size_bytes", "deploy/latency_ms_p50", "deploy/macs")
 TAGS = ("reference", "verdict")
 # The UI draws no more side by side.
