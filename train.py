@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from composition.baselines import answer_baselines
 from composition.bundles import build_bundle, file_tags, find_fitting
+from composition.documents import describe_row
 from composition.facts import data_digests
 from composition.fits import plain
 from composition.folds import make_folds, pool_folds
@@ -34,10 +35,12 @@ from deploy.gate import GateFailed
 from deploy.profile import Profile, profile_artifacts
 from lightning_modules.metrics import RULES
 from tracking import digests, tables
+from tracking.connection import TrackingError
 from tracking.figures import draw_answers
 from tracking.hr_tables import tabulate_heart_rates
 from tracking.logger import MlflowLogger
-from tracking.rows import Row, write_rows
+from tracking.outbox import UNSENT, Outbox
+from tracking.rows import Row, read_rows_file, write_rows
 from tracking.store import OpenRun, Store, initialise
 
 log = logging.getLogger("train")
@@ -59,6 +62,9 @@ def run(config: DictConfig) -> list[Row]:
     ------
     GateFailed
         After everything is logged, if a row fails and ``gate`` is ``enforce``.
+    TrackingError
+        If the tracking store cannot be reached at the beginning, or went away and is not back at the end: everything is
+        in the output folder then.
     """
     if config.gate not in GATES:
         raise ValueError(f"gate={config.gate!r} must be one of {GATES}")
@@ -71,7 +77,7 @@ def run(config: DictConfig) -> list[Row]:
     origin = find_origin(config)
     output = Path(config.paths.output)
     output.mkdir(parents=True, exist_ok=True)
-    store = initialise(**config.tracking)
+    store = replace(initialise(**config.tracking), outbox=Outbox(output / UNSENT))
     datamodule = instantiate(config.datamodule)
     datamodule.setup()
     # What was found in the folder: other keys depend on it.
@@ -92,8 +98,7 @@ def run(config: DictConfig) -> list[Row]:
         rows += [make_baseline_row(config, item) for item in baselines]
         write_rows(output / "rows.json", rows)
         items: list[Answers | Unmeasured] = [*measured, *unmeasured, *baselines]
-        layers = config.deploy.profile.layers
-        rows = [log_row(store, origin, item, row, layers) for item, row in zip(items, rows, strict=True)]
+        rows = [log_row(store, config, origin, item, row) for item, row in zip(items, rows, strict=True)]
         write_rows(output / "rows.json", rows)
     print(tables.to_plain(tables.tabulate_rows(rows), title=job.name))
     if rows[0].task == "heart_rate":
@@ -101,6 +106,7 @@ def run(config: DictConfig) -> list[Row]:
     for row in rows:
         for reason in row.reasons:
             print(f"{row.verdict} {row.name}: {reason}")
+    rows = send_kept(store, output) or rows
     print(f"rows: {output / 'rows.json'}   compare: python compare.py --group {config.group}   browse: make ui")
     if (device := config.deploy.get("bundle")) is not None:
         chosen = measured[find_fitting([item.artifact for item in measured], device)]
@@ -111,6 +117,26 @@ def run(config: DictConfig) -> list[Row]:
     if failed and config.gate == "enforce":
         raise GateFailed(", ".join(row.name for row in failed), [reason for row in failed for reason in row.reasons])
     return rows
+
+
+def send_kept(store: Store, output: Path) -> list[Row]:
+    """Send what the store missed while it was away; the job's rows, or none where it missed nothing.
+
+    Raises
+    ------
+    TrackingError
+        If the store is still away; the message says how to send it later.
+    """
+    if store.outbox is None or not store.outbox.waiting:
+        return []
+    try:
+        store.push()
+    except TrackingError as error:
+        raise TrackingError(
+            f"{error} This job's rows are in {output / 'rows.json'}, what the tracking store lacks is in"
+            f" {store.outbox.folder}. When it is back: python runs.py push {output}"
+        ) from error
+    return read_rows_file(output / "rows.json")
 
 
 def check_bundle(config: DictConfig) -> None:
@@ -210,20 +236,24 @@ def find_origin(config: DictConfig) -> Origin:
     return Origin(texts, {**tags, "uncommitted": str(bool(diff)).lower()})
 
 
-def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row, layers: bool = False) -> Row:
+def log_row(store: Store, config: DictConfig, origin: Origin, item: Answers | Unmeasured, row: Row) -> Row:
     """Write a row with its predictions, plots, weights, file, reports and origin to its run."""
-    if isinstance(item, Unmeasured):
-        files: list[Path | str] = [item.candidate.fit.weights, item.outcome.path]
-        return store.log_row(item.run.run_id, row, texts=origin.texts, files=files, tags=origin.tags)
+    texts, figures = dict(origin.texts), {}
+    files: list[Path | str] = []
     about: dict[str, Any] = {"tags": origin.tags}
-    texts, figures = dict(origin.texts), draw_answers(item.predictions, row.name)
+    if isinstance(item, Unmeasured):
+        files = [item.candidate.fit.weights, item.outcome.path]
+    else:
+        figures = draw_answers(item.predictions, row.name)
+        about["predictions"] = item.predictions
     if isinstance(item, Measured):
         fit, artifact = item.candidate.fit, item.artifact
         texts |= item.texts
-        if layers:
+        if config.deploy.profile.layers:
             more_texts, more_figures = report_layers(artifact, row.name)
             texts, figures = {**texts, **more_texts}, {**figures, **more_figures}
-        about = {
+        files = [fit.weights, artifact.path]
+        about |= {
             "model_path": artifact.path if artifact.runtime == "onnxruntime" else None,
             "tags": {
                 **origin.tags,
@@ -232,16 +262,10 @@ def log_row(store: Store, origin: Origin, item: Answers | Unmeasured, row: Row, 
                 "fit_run": fit.run_id,
             },
             "params": {f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
-            "files": [fit.weights, artifact.path],
         }
-    return store.log_row(
-        item.run.run_id,
-        row,
-        predictions=item.predictions,
-        figures=figures,
-        texts=texts,
-        **about,
-    )
+    names = [*figures, *texts, *(Path(file).name for file in files)]
+    texts |= describe_row(config, item, row, names, origin.tags, origin.texts["config.yaml"])
+    return store.log_row(item.run.run_id, row, figures=figures, texts=texts, files=files, **about)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -255,7 +279,7 @@ def main(config: DictConfig) -> None:
             fill_with_runs(config, HydraConfig.get().overrides.task, run)
         else:
             run(config)
-    except (GateFailed, IncompleteTableError) as error:
+    except (GateFailed, IncompleteTableError, TrackingError) as error:
         # A sweep goes on with its other jobs and reports the failure at its end.
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise

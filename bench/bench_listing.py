@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tracking.fronts import tell_fronts
 from tracking.predictions import make_predictions
 from tracking.rows import Row, write_rows
 from tracking.statistics import bootstrap_metrics, paired_bootstrap
 from tracking.store import Store, initialise
-from tracking.tables import tabulate_rows
+from tracking.tables import add_column, tabulate_rows, to_plain
 
 LIMIT_S = 2.0
 CLASS_NAMES = ("NORM", "MI", "STTC", "CD", "HYP")
@@ -80,7 +81,8 @@ def main() -> None:
             chosen = {"group": "bench"} if name == "group" else {"filter_string": "params.model = 'cnn1d_student'"}
             rows = store.read_rows(**chosen)
             read, read_cpu = time.perf_counter() - start, time.process_time() - start_cpu
-            table = tabulate_rows(rows, only_differing=True)
+            table = add_column(tabulate_rows(rows, only_differing=True), "Pareto front", tell_fronts(rows))
+            to_plain(table)
             seconds, cpu_s = time.perf_counter() - start, time.process_time() - start_cpu
             print(
                 f"{len(table.cells):,} rows by {name} of {len(rows[0].metrics) + len(rows[0].delta)} figures each: "

@@ -1,6 +1,5 @@
 """From a tracked run to the folder for a device."""
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,33 +10,27 @@ import numpy as np
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from composition.documents import artifact_facts, find_rule, from_text
 from deploy.artifact import Artifact, load_artifact, predict
 from deploy.bundle import BundleError, Content, Slice, choose_slice, write_bundle
 from deploy.devices import find_device, refuse_artifact
 from lightning_modules.metrics import to_probabilities
+from tracking.artifacts import FILE, FILE_DIGEST
+from tracking.documents import card_facts, write_card
 from tracking.predictions import Predictions
 from tracking.rows import Row
 from tracking.search import download_file
 from tracking.store import Store
-from tracking.tables import format_estimate
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 N_SLICE = 128
-# Tags of a row's run: its file, and the digest of that file.
-FILE, FILE_DIGEST = "artifact_file", "artifact_digest"
 # The answers of the file may differ by so much, as probabilities, from those that its run holds: another processor
 # rounds int8 elsewhere. Other recordings, or another file, differ by far more.
 MAX_DRIFT = 0.05
 # What a file must say about its input.
 CONTRACT = ("lead_names", "fs", "unit", "mean_mv", "std_mv")
-# What the model card takes from the row as it is.
-CARD_FIELDS = (
-    *("model", "recipe", "precision", "runtime", "data", "dataset", "level", "leaky", "seed", "threads"),
-    *("params", "macs", "latency_ms_p50", "latency_ms_p99", "verdict", "reasons", "n_test", "n_subjects"),
-    *("test_looks", "data_digest", "split_digest", "preprocessing_digest"),
-)
 
 
 def file_tags(artifact: Artifact) -> dict[str, str]:
@@ -129,6 +122,7 @@ def build_bundle(
             "exclusive": predictions.exclusive,
             "level": predictions.level,
         }
+        card = run_facts(row, run, artifact, reading, config)
         return write_bundle(
             Content(
                 run_id=run_id,
@@ -137,7 +131,9 @@ def build_bundle(
                 test=test,
                 preprocessing=describe_preprocessing(artifact, config),
                 reading=reading,
-                facts=card_facts(row, run, artifact, reading, config),
+                dataset=row.dataset,
+                data=row.data,
+                card=write_card({**card, "device": facts, "n_slice": len(test.positions)}),
             ),
             output,
         )
@@ -218,7 +214,7 @@ def take_slice(artifact: Artifact, predictions: Predictions, datamodule: Any, n:
 
 def describe_preprocessing(artifact: Artifact, config: DictConfig) -> dict[str, Any]:
     """Tell how a signal becomes a window, from the contract in the file and the run's config."""
-    contract = {name: _from_text(value) for name, value in artifact.metadata.items()}
+    contract = {name: from_text(value) for name, value in artifact.metadata.items()}
     if missing := [name for name in CONTRACT if name not in contract]:
         raise BundleError(f"{artifact.path.name}: the file does not say its {missing}, so nobody could feed it")
     source = OmegaConf.to_container(config.datamodule.get("source", {}))
@@ -235,36 +231,17 @@ def describe_preprocessing(artifact: Artifact, config: DictConfig) -> dict[str, 
     }
 
 
-def _from_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
-
-
-def card_facts(
+def run_facts(
     row: Row, run: "Run", artifact: Artifact, reading: Mapping[str, Any], config: DictConfig
 ) -> dict[str, Any]:
-    """Everything that the model card states; all of it from the run."""
-    contract = {name: _from_text(value) for name, value in artifact.metadata.items()}
-    shown = {
-        name: value for name, value in row.metrics.items() if name.startswith("test/") and np.isfinite(value.value)
-    }
-    rule = config.evaluation.get("threshold_rule") or ("half" if reading["exclusive"] else "f1")
+    """Everything that the model card states of a run and its file."""
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
-    return {
-        **{name: getattr(row, name) for name in CARD_FIELDS},
-        **reading,
-        **{name: contract[name] for name in ("fs", "unit", "lead_names")},
-        "n_leads": artifact.input_shape[0],
-        "n_samples": artifact.input_shape[1],
-        "size_bytes": artifact.size_bytes,
-        "project": "lightheart",
-        "run_id": run.info.run_id,
-        "date": started.date().isoformat(),
-        "commit": run.data.tags.get("mlflow.source.git.commit"),
-        "uncommitted": run.data.tags.get("uncommitted") == "true",
-        "metrics": [(name.removeprefix("test/"), format_estimate(value)) for name, value in shown.items()],
-        "intervals": any(np.isfinite(value.low) for value in shown.values()),
-        "threshold_rule": rule,
-    }
+    return card_facts(
+        row,
+        **artifact_facts(artifact),
+        **{name: reading[name] for name in ("class_names", "exclusive", "thresholds")},
+        date=started.date().isoformat(),
+        commit=run.data.tags.get("mlflow.source.git.commit"),
+        uncommitted=run.data.tags.get("uncommitted") == "true",
+        threshold_rule=find_rule(config, reading["exclusive"]),
+    )

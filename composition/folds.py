@@ -81,7 +81,7 @@ def _pool(items: Sequence[Any], run: OpenRun) -> Any:
         run=run,
         predictions=pool_predictions([item.predictions for item in items]),
         val_metrics=_mean([item.val_metrics for item in items]),
-        looks=max(item.looks for item in items),
+        looks=None if any(item.looks is None for item in items) else max(item.looks for item in items),
         facts=pool_facts([item.facts for item in items]),
         folds=figures,
     )

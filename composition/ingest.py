@@ -12,6 +12,7 @@ from composition.bundles import FILE_DIGEST, read_classes
 from deploy.bundle import BundleError
 from deploy.device_report import DeviceReport, read_report
 from lightning_modules.metrics import to_probabilities
+from tracking.documents import write_documents
 from tracking.pairing import count_flips
 from tracking.predictions import Predictions
 from tracking.rows import Estimate, Row
@@ -65,7 +66,9 @@ def ingest_report(store: Store, path: Path | str) -> Row:
     parent = OpenRun(own, report.run_id, model.name, str(run.data.tags.get("group")))
     tags = {"role": "device", "device": report.device, REPORT_DIGEST: report.source_digest}
     with parent.child(row.name, tags=tags) as child:
-        return own.log_row(child.run_id, row, predictions=there, texts={"device.json": report.text}, tags=tags)
+        named = replace(row, run_id=child.run_id, group=parent.group)
+        texts = {"device.json": report.text, **write_documents(named, files=["device.json"])}
+        return own.log_row(child.run_id, row, predictions=there, texts=texts, tags=tags)
 
 
 def pair_slice(report: DeviceReport, predictions: Predictions) -> tuple[Predictions, Predictions]:

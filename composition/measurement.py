@@ -49,8 +49,8 @@ class Answers:
     predictions : Predictions or HeartRates
     val_metrics : dict of str to float
         Of the validation split; mean over folds.
-    looks : int
-        Evaluations of the test split so far, this one included.
+    looks : int or None
+        Evaluations of the test split so far, this one included; None where the store is away.
     facts : DataFacts
     folds : tuple of dict
         Number, run and figures of each fold; empty for one split.
@@ -59,7 +59,7 @@ class Answers:
     run: OpenRun
     predictions: Answered
     val_metrics: dict[str, float]
-    looks: int
+    looks: int | None
     facts: DataFacts
     folds: tuple[dict[str, Any], ...] = ()
 
@@ -189,7 +189,7 @@ def measure(
     run: OpenRun,
     artifact: Artifact,
     task: Task,
-    looks: int,
+    looks: int | None,
 ) -> Measured:
     """Evaluate a candidate's file: choices on validation, answers on test, parity with torch."""
     datamodule, net = candidate.datamodule, candidate.stage.module.net

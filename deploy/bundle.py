@@ -66,8 +66,10 @@ class Content:
         How a signal becomes a window.
     reading : mapping
         ``class_names``, ``thresholds``, ``exclusive`` and ``level``.
-    facts : mapping
-        What the model card is written from.
+    dataset, data : str
+        What it was trained on, for its licences.
+    card : str
+        The model card.
     """
 
     run_id: str
@@ -76,7 +78,9 @@ class Content:
     test: Slice
     preprocessing: Mapping[str, Any]
     reading: Mapping[str, Any]
-    facts: Mapping[str, Any]
+    dataset: str
+    data: str
+    card: str
 
 
 def choose_slice(targets: NDArray[np.floating], n: int) -> NDArray[np.int64]:
@@ -168,9 +172,8 @@ def _fill(folder: Path, content: Content) -> None:
     )
     _write_json(folder / "preprocessing.json", content.preprocessing)
     _write_text(folder / "requirements.txt", list_requirements(runtimes))
-    facts = content.facts
-    _write_text(folder / "LICENCES.md", describe_licences(facts["dataset"], facts["data"], list(runtimes)))
-    _write_text(folder / "MODEL_CARD.md", write_card({**facts, "device": device, "n_slice": len(test.positions)}))
+    _write_text(folder / "LICENCES.md", describe_licences(content.dataset, content.data, list(runtimes)))
+    _write_text(folder / "MODEL_CARD.md", content.card)
     _write_json(
         folder / "bundle.json",
         {
@@ -237,20 +240,6 @@ def list_requirements(runtimes: Mapping[str, str]) -> str:
             numpy = ", with numpy<2" if name == "tflite-runtime" else ""
             lines.append(f"# or {name}>={version}{numpy}")
     return "\n".join(lines) + "\n"
-
-
-def write_card(facts: Mapping[str, Any]) -> str:
-    """Write the model card from the facts of a run.
-
-    Raises
-    ------
-    jinja2.UndefinedError
-        If a fact that the card states is missing.
-    """
-    import jinja2
-
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string((HERE / "model_card.md.j2").read_text(encoding="utf-8")).render(**facts) + "\n"
 
 
 def _write_arrays(path: Path, **arrays: NDArray[Any]) -> None:

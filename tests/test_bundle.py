@@ -4,15 +4,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pytest
 
 from deploy import bundle as bundle_module
-from deploy.bundle import BundleError, choose_slice, find_tolerance, list_requirements, write_bundle, write_card
+from deploy.bundle import BundleError, choose_slice, find_tolerance, list_requirements, write_bundle
 from deploy.devices import DEVICES, find_device, refuse_artifact
 from deploy.licences import describe_licences
-from tests.bundles import FACTS, export_small, make_content
+from tests.bundles import export_small, make_content
 from tests.configs import ROOT
 
 SCRIPT = Path(ROOT, "deploy", "run_on_device.py")
@@ -62,10 +61,10 @@ def test_bundle_refuses_a_path_that_exists(artifact, tmp_path):
 
 
 def test_bundle_appears_whole_or_not_at_all(artifact, tmp_path, monkeypatch):
-    def fail(facts):
+    def fail(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr(bundle_module, "write_card", fail)
+    monkeypatch.setattr(bundle_module, "describe_licences", fail)
     with pytest.raises(OSError, match="disk full"):
         write_bundle(make_content(artifact), tmp_path / "cpu")
     assert list(tmp_path.iterdir()) == []
@@ -149,29 +148,6 @@ def test_requirements_name_what_pip_can_install():
     jetson = list_requirements(DEVICES["jetson_orin_nano"].runtimes[".onnx"])
     assert jetson.splitlines()[0] == "numpy"
     assert jetson.splitlines()[1].startswith("# tensorrt")
-
-
-def test_card_says_what_the_run_says_and_nothing_else():
-    facts = {**FACTS, "device": DEVICES["watch"], "n_slice": 128}
-    card = write_card(facts)
-    assert "0.931 [0.925, 0.937]" in card
-    assert "Not a medical device" in card
-    assert "split digest | `s1`" in card
-    assert "p50 0.5 ms |" in card
-    assert "128 of the 400 test windows" in card
-    for absent in ("simulated", "seen in training", "too few", "uncommitted", "p99"):
-        assert absent not in card
-    other = write_card({**facts, "data": "synthetic", "leaky": True, "intervals": False, "latency_ms_p50": None})
-    for present in ("simulated", "seen in training", "too few"):
-        assert present in other
-    assert "on the workstation, 1 thread" not in other
-
-
-def test_card_does_not_pass_over_a_missing_fact():
-    facts = {**FACTS, "device": DEVICES["watch"], "n_slice": 128}
-    del facts["split_digest"]
-    with pytest.raises(jinja2.UndefinedError, match="split_digest"):
-        write_card(facts)
 
 
 def test_licences_name_the_data_or_say_that_they_are_unknown():

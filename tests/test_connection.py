@@ -1,6 +1,4 @@
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -8,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mlflow_template import fresh_store, template_database
+from tests.mlflow_server import serve, stop
+from tests.mlflow_template import fresh_store
 from tests.tracking_examples import example_row
 from tracking import connection
 from tracking.connection import TrackingError, resolve_uri, retry, write_batch
@@ -132,34 +131,8 @@ def test_connection_sends_nothing_elsewhere():
 
 @pytest.fixture
 def server(tmp_path):
-    """A tracking server on this machine, and its URI."""
-    (tmp_path / "server.db").write_bytes(template_database())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    options = {
-        "--host": "127.0.0.1",
-        "--port": str(port),
-        "--workers": "1",
-        "--backend-store-uri": f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination": str(tmp_path / "artifacts"),
-    }
-    command = [sys.executable, "-m", "mlflow", "server", *(part for item in options.items() for part in item)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    with subprocess.Popen(command, **quiet) as process:
-        for _ in range(240):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.5)
-        yield process, f"http://127.0.0.1:{port}"
-        stop(process)
-
-
-def stop(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+    with serve(tmp_path) as server:
+        yield server
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracking.answers import Answered, save_answers
-from tracking.rows import Row, rows_to_json
+from tracking.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 ROW_FILE, PREDICTIONS_FILE = "row.json", "predictions.npz"
+# Tags of a row's run: its file, and the digest of that file.
+FILE, FILE_DIGEST = "artifact_file", "artifact_digest"
 DEPLOY_FIELDS = (
     *("params", "params_keras", "nonzero_weights", "sparsity", "macs", "int8_macs_share"),
     *("size_bytes", "compressed_bytes", "sparse_bytes", "peak_memory_bytes", "energy_mj", "training_s", "flips"),
@@ -28,14 +30,12 @@ DEPLOY_FIELDS = (
 
 def write_artifacts(
     folder: Path,
-    row: Row,
     predictions: Answered | None,
     figures: Mapping[str, "Figure"],
     texts: Mapping[str, str],
     files: Sequence[Path | str],
 ) -> None:
-    """Put everything that a run keeps as a file into `folder`; empty texts are left out."""
-    (folder / ROW_FILE).write_text(rows_to_json([row]), encoding="utf-8")
+    """Put everything but the row that a run keeps as a file into `folder`; empty texts are left out."""
     if predictions is not None:
         save_answers(folder / PREDICTIONS_FILE, predictions)
     write_files(folder, texts, figures)

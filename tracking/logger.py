@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from tracking.connection import RETRY_WAITS_S, TrackingError, write_batch
 from tracking.digests import flatten
+from tracking.outbox import is_local
 from tracking.store import Store
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ class MlflowLogger(Logger):
     """Keep metrics in memory and write them to a run in batches.
 
     A store that is down costs one attempt now and then; the metrics stay in memory and are written once it is
-    back, at the latest by `finalize`. What even that cannot write is reported in the log; the training goes
-    on.
+    back, at the latest by `finalize`. What even that cannot write goes to the store's outbox, or is reported in the
+    log; the training goes on.
 
     Parameters
     ----------
@@ -69,6 +70,10 @@ class MlflowLogger(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Write hyperparameters, nested names joined by dots; those that the run has already stay."""
         flat = flatten(vars(params) if isinstance(params, Namespace) else params)
+        outbox = self._store.outbox
+        if outbox and (outbox.away or is_local(self._run_id)):
+            outbox.keep(self._run_id, params=flat)
+            return
         try:
             write_batch(self._store.client, self._run_id, params=flat, what="log hyperparameters", waits_s=())
         except TrackingError as error:
@@ -85,7 +90,7 @@ class MlflowLogger(Logger):
         ]
         waited = time.monotonic() - self._last
         full = not self._failing and len(self._buffer) >= self._flush_metrics
-        if waited >= self._wait_s or full:
+        if (waited >= self._wait_s or full) and not is_local(self._run_id):
             self.flush(waits_s=())
 
     def flush(self, waits_s: tuple[float, ...] = RETRY_WAITS_S) -> bool:
@@ -113,5 +118,10 @@ class MlflowLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write the rest, with several attempts; the run itself is closed by whoever opened it."""
-        if self._buffer and not self.flush():
+        if not self._buffer or (not is_local(self._run_id) and self.flush()):
+            return
+        if self._store.outbox:
+            self._store.outbox.keep(self._run_id, metrics=self._buffer)
+            self._buffer = []
+        else:
             LOGGER.error("%d training metrics of run %s could not be written", len(self._buffer), self._run_id)

@@ -1,6 +1,7 @@
 """Figures of a run and of a set of runs; nothing here needs a display."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from tracking.fronts import COSTS, mark_front
 from tracking.predictions import Predictions
 from tracking.rows import Row
 from tracking.tables import default_metric
@@ -95,7 +97,8 @@ def reliability_figure(predictions: Predictions, title: str = "") -> Figure:
 def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
     """Metric over file size, colour by latency at batch 1; rows without size or metric are left out.
 
-    The metric is the headline of the rows' task at their level by default.
+    A line joins the Pareto front of size; rows on that of latency have a ring. The metric is the headline of the rows'
+    task at their level by default.
 
     Raises
     ------
@@ -123,11 +126,23 @@ def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
         marker = axes.scatter([size], [estimate.value], marker=MARKERS[row.role], s=40, zorder=2, label=label, **colour)
         points = marker if known else points
         axes.annotate(str(number), (size, estimate.value), (6, 4), textcoords="offset points", fontsize=8)
+    _draw_fronts(axes, [row for *_, row in drawn], metric)
     # Names stand below the axes: beside their points they would cover one another.
     figure.legend(loc="outside lower left", fontsize=7, ncols=2)
     if points is not None:
         figure.colorbar(points, ax=axes, label="latency p50, batch 1 (ms)")
     return figure
+
+
+def _draw_fronts(axes: Axes, rows: Sequence[Row], metric: str) -> None:
+    small, fast = (mark_front(rows, metric, cost=field) for field in COSTS.values())
+    line, ring = ([(float(row.size_bytes or 0), row.metrics[metric].value) for row in front] for front in (small, fast))
+    axes.plot(
+        *zip(*line, strict=True), color="0.5", linewidth=1, linestyle="--", zorder=1, label="Pareto front of size"
+    )
+    if ring:
+        style: dict[str, Any] = {"facecolors": "none", "edgecolors": "black", "s": 110, "linewidths": 1}
+        axes.scatter(*zip(*ring, strict=True), label="Pareto front of latency", **style)
 
 
 def front_figure(

@@ -116,6 +116,18 @@ class Row:
             raise ValueError(f"row {self.name!r}: task {self.task!r} is not one of {TASKS}")
 
 
+def own_settings(row: Row) -> dict[str, str]:
+    """Give the settings that an artifact depends on: without those of steps that its recipe does not have."""
+
+    def concerns(name: str) -> bool:
+        if not name.startswith("compression."):
+            return True
+        step = name.split(".")[2] if name.startswith("compression.steps.") else ""
+        return row.recipe != "none" and step in row.recipe
+
+    return {name: value for name, value in row.settings.items() if concerns(name)}
+
+
 def row_to_dict(row: Row) -> dict[str, Any]:
     """Row as plain values that strict JSON can hold: NaN and infinities become None."""
     return _plain(asdict(row))

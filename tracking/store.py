@@ -3,13 +3,13 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracking.answers import Answered, load_answers
-from tracking.artifacts import PREDICTIONS_FILE, ROW_FILE, log_onnx_model, row_metrics, write_artifacts, write_files
+from tracking.artifacts import PREDICTIONS_FILE, ROW_FILE, write_artifacts, write_files
 from tracking.connection import (
     TrackingError,
     connect,
@@ -19,23 +19,26 @@ from tracking.connection import (
     sqlite_path,
     write_batch,
 )
+from tracking.outbox import Outbox, send_or_keep
 from tracking.owners import terminate_cleanly
 from tracking.rows import Row, read_rows_file
 from tracking.runs import close_stale_runs, open_run
 from tracking.search import download_file, find_local_file, quoted, search_runs
+from tracking.sending import (
+    IS_ROW,
+    KEPT,
+    LOOK,
+    RowContent,
+    count_test_looks,
+    keep_row,
+    push,
+    record_test_look,
+    send_row,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow.tracking import MlflowClient
-
-# Tags of our own, besides the ones named after fields of the row.
-IS_ROW, LOOK = "is_row", "test_look"
-KEPT = "Nothing is lost: rows.json in the job's output folder keeps the results."
-PARAM_FIELDS = ("role", "model", "recipe", "runtime", "precision", "data", "dataset", "seed", "threads")
-TAG_FIELDS = (
-    *("role", "device", "model", "recipe", "runtime", "precision", "data", "level", "leaky", "reference", "verdict"),
-    *("group", "task", "data_digest", "split_digest", "preprocessing_digest", "config_digest"),
-)
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,15 @@ class OpenRun:
         """Open a nested run for one artifact; closed FINISHED, or FAILED when the block raises."""
         nested = {**(tags or {}), "mlflow.parentRunId": self.run_id}
         store = self.store
-        with open_run(store.client, store.experiment_id, name, self.group, params, nested) as run_id:
+        with open_run(store.client, store.experiment_id, name, self.group, params, nested, store.outbox) as run_id:
             yield OpenRun(store, run_id, name, self.group)
 
     def write(self, *, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None) -> None:
         """Add params and tags to the run; errors as in `Store.log_row`."""
         what = f"write to run {self.name!r}"
-        write_batch(self.store.client, self.run_id, params=params, tags=tags, what=what, hint=KEPT)
+        send = partial(write_batch, self.store.client, self.run_id, params=params, tags=tags, what=what, hint=KEPT)
+        kept = {"params": params or {}, "tags": tags or {}}
+        send_or_keep(self.store.outbox, self.run_id, send, lambda box: box.keep(self.run_id, **kept))
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,14 @@ class Store:
     client : MlflowClient
     tracking_uri : str
     experiment_id : str
+    outbox : Outbox, optional
+        Takes what a job writes from the moment on at which the store is away; without it that is an error.
     """
 
     client: "MlflowClient"
     tracking_uri: str
     experiment_id: str
+    outbox: Outbox | None = None
 
     @contextmanager
     def job(
@@ -103,7 +111,7 @@ class Store:
             If the store cannot be reached when the run is opened.
         """
         close_stale_runs(self.client)
-        opened = open_run(self.client, self.experiment_id, name, group, params, tags or {})
+        opened = open_run(self.client, self.experiment_id, name, group, params, tags or {}, self.outbox)
         with terminate_cleanly(), opened as run_id:
             yield OpenRun(self, run_id, name, group)
 
@@ -148,51 +156,47 @@ class Store:
         Raises
         ------
         TrackingError
-            If the store cannot be reached after several attempts. The message says where the results remain.
+            If the store cannot be reached after several attempts and there is no outbox. The message says where the
+            results remain.
         """
-        what = f"log row {row.name!r} to {self.tracking_uri!r}"
-        run = retry(partial(self.client.get_run, run_id), what, hint=KEPT)
-        looks = row.test_looks
-        if looks is None and row.split_digest is not None:
-            looks = self.record_test_look(run_id, row.split_digest)
-        row = replace(row, run_id=run_id, group=row.group or run.data.tags.get("group"), test_looks=looks)
-        write = partial(write_batch, self.client, run_id, what=what, hint=KEPT)
-        # Before the model, which takes over the params that its run has.
-        write(params={name: getattr(row, name) for name in PARAM_FIELDS} | dict(params or {}))
         with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
-            write_artifacts(Path(folder), row, predictions, figures or {}, texts or {}, files)
-            retry(partial(self.client.log_artifacts, run_id, folder), what, hint=KEPT)
-        model_id = None
-        if model_path is not None:
-            call = partial(log_onnx_model, model_path, run_id, run.info.experiment_id)
-            model_id = retry(call, what, hint=KEPT)
-        own = {name: getattr(row, name) for name in TAG_FIELDS} | {"reference_run": row.reference_run_id}
-        # Last, because a run counts as a row from here on.
-        write(metrics=row_metrics(row, model_id), tags=own | dict(tags or {}) | {IS_ROW: "true"})
-        return row
+            write_artifacts(Path(folder), predictions, figures or {}, texts or {}, files)
+            content = RowContent(
+                row=row,
+                folder=Path(folder),
+                model=None if model_path is None else Path(model_path),
+                params=params or {},
+                tags=tags or {},
+            )
+            send = partial(send_row, self.client, self.tracking_uri, run_id, content)
+            return send_or_keep(self.outbox, run_id, send, partial(keep_row, run_id, content))
+
+    def push(self) -> list[Row]:
+        """Send what the outbox holds, with several attempts; errors as in `tracking.sending.push`."""
+        return [] if self.outbox is None else push(self.client, self.tracking_uri, self.outbox)
 
     def log_files(self, run_id: str, texts: Mapping[str, str], figures: Mapping[str, "Figure"]) -> None:
         """Add texts and figures to a run, by file name; errors as in `Store.log_row`."""
         with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
             write_files(Path(folder), texts, figures)
             what = f"log {', '.join([*texts, *figures])} to {self.tracking_uri!r}"
-            retry(partial(self.client.log_artifacts, run_id, folder), what, hint=KEPT)
+            send = partial(retry, partial(self.client.log_artifacts, run_id, folder), what, hint=KEPT)
+            send_or_keep(self.outbox, run_id, send, lambda box: box.keep_files(run_id, folder))
 
-    def record_test_look(self, run_id: str, split_digest: str) -> int:
+    def record_test_look(self, run_id: str, split_digest: str) -> int | None:
         """Note that this run evaluated the test split; a run counts once.
 
         Returns
         -------
-        int
-            Evaluations of that split this store has seen so far, this one included.
+        int or None
+            Evaluations of that split this store has seen so far, this one included; None where it is away.
         """
-        what = f"count the evaluations of test split {split_digest!r}"
-        write_batch(self.client, run_id, tags={LOOK: split_digest}, what=what, hint=KEPT)
-        return self.count_test_looks(split_digest)
+        send = partial(record_test_look, self.client, run_id, split_digest)
+        return send_or_keep(self.outbox, run_id, send, lambda box: box.keep(run_id, tags={LOOK: split_digest}))
 
     def count_test_looks(self, split_digest: str) -> int:
         """Count evaluations of a test split in every experiment of the store, deleted runs included."""
-        return len(search_runs(self.client, f"tags.{LOOK} = {quoted(split_digest)}", deleted=True))
+        return count_test_looks(self.client, split_digest)
 
     def newest_group(self) -> str | None:
         """Group of the row that was written last, or None in an empty store."""

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tracking.headline import find_headline
-from tracking.rows import Estimate, Row, row_to_dict, rows_to_json
+from tracking.rows import Estimate, Row, own_settings, row_to_dict, rows_to_json
 from tracking.statistics import explain_no_interval
 
 MISSING = "-"
@@ -111,7 +111,8 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differ
     shown = {name: [text(row) for row in rows] for name, text in columns.items()}
     same: list[str] = []
     if only_differing:
-        shown |= {name: [row.settings.get(name, MISSING) for row in rows] for name in differing_settings(rows)}
+        settings = [own_settings(row) for row in rows]
+        shown |= {name: [own.get(name, MISSING) for own in settings] for name in differing_settings(rows)}
     if only_differing and len(rows) > 1:
         kept = {"name", "role", "model", *({"data"} if any(row.data == "synthetic" for row in rows) else ())}
         same = [name for name, texts in shown.items() if name not in kept and len(set(texts)) == 1]
@@ -120,6 +121,14 @@ def tabulate_rows(rows: Sequence[Row], *, metric: str | None = None, only_differ
     cells = list(zip(*(shown[name] for name in header), strict=True))
     notes = [f"the same in every row: {caption}"] if caption else []
     return TableText(header, cells, "; ".join(notes + explain_intervals(rows)))
+
+
+def add_column(table: TableText, name: str, texts: Sequence[str]) -> TableText:
+    """Table with one more column at its end; one that is empty in every row is left out."""
+    if set(texts) <= {MISSING}:
+        return table
+    cells = [(*cells, text) for cells, text in zip(table.cells, texts, strict=True)]
+    return TableText((*table.header, name), cells, table.caption)
 
 
 def _device_columns(rows: Sequence[Row], metric: str) -> dict[str, Callable[[Row], str]]:
@@ -148,9 +157,10 @@ def explain_intervals(rows: Sequence[Row]) -> list[str]:
 
 
 def differing_settings(rows: Sequence[Row]) -> list[str]:
-    """Name the settings with more than one value among the rows that have them."""
-    names = dict.fromkeys(name for row in rows for name in row.settings)
-    return [name for name in names if len({row.settings[name] for row in rows if name in row.settings}) > 1]
+    """Name the settings with more than one value among the rows that depend on them."""
+    settings = [own_settings(row) for row in rows]
+    names = dict.fromkeys(name for own in settings for name in own)
+    return [name for name in names if len({own[name] for own in settings if name in own}) > 1]
 
 
 def format_estimate(estimate: Estimate | None, *, difference: bool = False) -> str:
