@@ -6,6 +6,7 @@ import math
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,12 @@ class Report:
     @property
     def title(self) -> str:
         """Title with the data profile."""
-        return f"{self.table.title} ({self.profile}: {self.profile_title})"
+        return f"{self.table.title} ({self.profile_text})"
+
+    @property
+    def profile_text(self) -> str:
+        """Name of the data profile and what it is."""
+        return f"{self.profile}: {self.profile_title}"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -112,11 +118,11 @@ def collect_figures(table: PaperTable, cells: Sequence[Filled], store: "Store") 
                 data = _read_figure(store, row, RUN_FIGURES[plot])
                 if data is not None:
                     caption = f"{label}: {CAPTIONS[plot]}, {row.data} data, seed {row.seed}"
-                    figures.append(Figure(caption=caption, uri=_data_uri("image/png", data)))
+                    figures.append(Figure(caption=caption, uri=to_data_uri("image/png", data)))
             continue
         drawn = draw_parameters(cells) if plot == "parameters" else draw_groups(cells)
         if drawn is not None:
-            figures.append(Figure(caption=CAPTIONS[plot], uri=_data_uri("image/svg+xml", drawn)))
+            figures.append(Figure(caption=CAPTIONS[plot], uri=to_data_uri("image/svg+xml", drawn)))
     return tuple(figures)
 
 
@@ -143,13 +149,13 @@ def write_reports(folder: Path | str, reports: Sequence[Report], run_url: str) -
     for report in reports:
         lines = [_line(cell, run_url) for cell in report.cells]
         contents = {
-            "html": page.render(report=report, lines=lines),
+            "html": page.render(report=report, groups=_by_row(lines), missing=MISSING),
             "md": to_markdown_page(report, lines),
             "csv": to_csv(report),
         }
         for ending, content in contents.items():
             paths.append(replace_file(folder / f"{report.table.id}.{ending}", content.encode()))
-    index = environment.get_template("index.html.j2").render(reports=reports, verdicts=VERDICTS)
+    index = environment.get_template("index.html.j2").render(reports=reports)
     text = to_markdown(
         TableText(
             ("paper", "table", "data", *VERDICTS),
@@ -233,6 +239,11 @@ def to_csv(report: Report) -> str:
     return buffer.getvalue()
 
 
+def to_data_uri(kind: str, content: bytes) -> str:
+    """Give a file's content as an address, so that a page needs no other file."""
+    return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
 def format_figure(value: float | None, unit: str, *, signed: bool = False) -> str:
     """Write a figure in its unit: areas and shares with as many digits as the papers print, counts whole."""
     if value is None or math.isnan(value):
@@ -273,6 +284,11 @@ def _line(filled: Filled, run_url: str) -> Line:
     )
 
 
+def _by_row(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """Put the figures of each row of a table together, in the paper's order."""
+    return [(label, list(own)) for label, own in groupby(lines, key=lambda line: line.label)]
+
+
 def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -290,10 +306,6 @@ def _read_figure(store: "Store", row: Row, name: str) -> bytes | None:
     """Picture of a row's run; None where it was not drawn."""
     run_id = str(row.run_id)
     return store.read_file(run_id, name) if name in store.list_files(run_id) else None
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
 def _number(value: float) -> float | None:
