@@ -40,11 +40,11 @@ compare: setup  ## the newest job's table and plot, in reports/
 	$(BIN)/python compare.py --format markdown --output reports/newest.md --plot reports/newest.png
 	$(BIN)/python compare.py --format html --output reports/newest.html
 
-tables: setup  ## the papers' tables in reports/: PROFILE=synthetic, ci, full; OVERRIDES="paths.ptbxl=..."
+tables: setup  ## the papers' tables in reports/ (PROFILE=synthetic, ci, full; OVERRIDES="paths.ptbxl=...")
 	status=0; $(BIN)/python train.py -m 'table=glob(*)' profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; \
 	$(BIN)/python tables.py render profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; exit $$status
 
-tables-check: setup  ## the tables of profile ci, held against expected/: fails where a figure has drifted
+tables-check: setup  ## the tables of profile ci, held against expected/; fails where a figure has drifted
 	$(BIN)/python train.py -m 'table=glob(*)' profile=ci allow_missing=true $(OVERRIDES)
 	$(BIN)/python tables.py check profile=ci $(OVERRIDES)
 
