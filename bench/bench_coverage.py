@@ -17,7 +17,7 @@ import tracking.statistics
 from tracking.intervals import subject_interval, take_percentiles
 from tracking.predictions import Predictions, make_predictions
 from tracking.seeds import pool_seeds
-from tracking.statistics import draw_resamples, leave_out, point_metrics, resample_metrics
+from tracking.statistics import draw_resamples, leave_out, resample_metrics
 
 PREVALENCE = 0.4
 
@@ -120,16 +120,13 @@ def simulate_intervals(cohort: Cohort, n_tables: int, n_resamples: int = 1000, s
             continue
         outcome.n_tables += 1
         of_a, of_b = (resample_metrics(side, resamples) for side in (a, b))
-        out_a, out_b = (resample_metrics(side, leave_out(resamples)) for side in (a, b))
-        all_a, all_b = (point_metrics(side) for side in (a, b))
+        left_out = resample_metrics(a, leave_out(resamples))
         for name, truth in cohort.truth.items():
-            about = {"figure": all_a[name], "left_out": out_a[name]}
-            low, high = subject_interval(of_a[name], cohort.n_subjects, **about)
+            low, high = subject_interval(of_a[name], cohort.n_subjects, left_out=left_out[name])
             outcome.covered[name] += low <= truth <= high
-            low, high = take_percentiles(of_a[name], 0.025)
+            low, high = take_percentiles(of_a[name], 0.025, 0.025)
             outcome.covered_plainly[name] += low <= truth <= high
-            about = {"figure": all_a[name] - all_b[name], "left_out": out_a[name] - out_b[name]}
-            low, high = subject_interval(of_a[name] - of_b[name], cohort.n_subjects, **about)
+            low, high = subject_interval(of_a[name] - of_b[name], cohort.n_subjects)
             outcome.wrong[name] += not low <= 0 <= high
     return outcome
 

@@ -86,7 +86,7 @@ def fill_paper_table(table: PaperTable, paper: str) -> tuple[Filled, ...]:
         rows: dict[int, tuple[Row, ...]] = {}
         if data is not None:
             values = {cell.metric: (cell.value or 90.0) * 1.001 / cell.scale for cell in own}
-            fields = {key: value for key, value in values.items() if key in Row.__dataclass_fields__}
+            fields: dict[str, Any] = {key: value for key, value in values.items() if key in Row.__dataclass_fields__}
             metrics = {
                 key: Estimate(value, value * 0.99, value * 1.01) for key, value in values.items() if key not in fields
             }

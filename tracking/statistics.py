@@ -176,14 +176,10 @@ def _estimate(sides: Sequence[Answered], n_resamples: int, seed: int, split: str
     if explain_no_interval(len(encode_ids(sides[0].subject_ids)[0])):
         return {f"{split}/{name}": Estimate(value) for name, value in values.items()}
     resamples = draw_resamples(sides[0], n_resamples, seed)
-    resampled, left_out = (
-        _subtract([resample_metrics(side, drawn) for side in sides]) for drawn in (resamples, leave_out(resamples))
-    )
+    resampled = _subtract([resample_metrics(side, resamples) for side in sides])
+    left_out = resample_metrics(sides[0], leave_out(resamples)) if len(sides) == 1 else {}
     n_subjects = resamples.counts.shape[1]
-    ends = {
-        name: subject_interval(resampled[name], n_subjects, figure=value, left_out=left_out[name])
-        for name, value in values.items()
-    }
+    ends = {name: subject_interval(resampled[name], n_subjects, left_out=left_out.get(name)) for name in values}
     return {f"{split}/{name}": Estimate(value, *ends[name]) for name, value in values.items()}
 
 
