@@ -15,6 +15,7 @@ from tracking.files import replace_file
 from tracking.papers import PaperTable
 from tracking.report_plots import draw_groups, draw_parameters
 from tracking.rows import Estimate, Row
+from tracking.statistics import explain_no_interval
 from tracking.tables import MISSING, TableText, to_markdown
 from tracking.verdicts import VERDICTS
 
@@ -56,6 +57,7 @@ class Line:
     published: str
     ours: str
     interval: str
+    why_no_interval: str
     difference: str
     gate: str
     verdict: str
@@ -185,7 +187,7 @@ def to_markdown_page(report: Report, lines: Sequence[Line]) -> str:
             line.column,
             line.published,
             f"{line.ours} (synthetic)" if line.synthetic else line.ours,
-            line.interval,
+            f"{line.interval} ({line.why_no_interval})" if line.why_no_interval else line.interval,
             line.difference,
             line.gate,
             f"{line.verdict}: {line.why}" if line.why else line.verdict,
@@ -273,6 +275,7 @@ def _line(filled: Filled, run_url: str) -> Line:
         published=cell.printed or format_figure(cell.value, cell.unit),
         ours=format_figure(estimate.value if estimate else None, cell.unit),
         interval=interval,
+        why_no_interval=_explain_no_interval(filled),
         difference=format_figure(filled.difference, cell.unit, signed=True),
         gate=", ".join(gates) or MISSING,
         verdict=filled.verdict,
@@ -282,6 +285,15 @@ def _line(filled: Filled, run_url: str) -> Line:
         runs=tuple((str(row.seed), run_url.format(run_id=row.run_id), row.name) for row in filled.rows),
         others=tuple((run_id[:8], run_url.format(run_id=run_id)) for run_id in filled.others),
     )
+
+
+def _explain_no_interval(filled: Filled) -> str:
+    """Say why a figure of the test split stands without an interval; empty where it has one or needs none."""
+    estimate = filled.estimate
+    if estimate is None or not math.isnan(estimate.low) or not filled.cell.metric.startswith("test/"):
+        return ""
+    few = [row.n_subjects for row in filled.rows if row.n_subjects is not None]
+    return explain_no_interval(min(few)) if few else ""
 
 
 def _by_row(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
