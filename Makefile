@@ -7,7 +7,7 @@ ALLOW_MISSING ?= false
 OVERRIDES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format tables paper-tables paper-tables-check bench weights ui clean
+.PHONY: help setup run test lint format compare tables tables-check bench weights ui clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */: /' | awk -F': ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -35,18 +35,18 @@ format: setup  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-paper-tables: setup  ## the papers' tables in reports/: PROFILE=synthetic, ci, full; OVERRIDES="paths.ptbxl=..."
-	status=0; $(BIN)/python train.py -m 'table=glob(*)' profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; \
-	$(BIN)/python tables.py render profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; exit $$status
-
-paper-tables-check: setup  ## the tables of profile ci, held against expected/: fails where a figure has drifted
-	$(BIN)/python train.py -m 'table=glob(*)' profile=ci allow_missing=true $(OVERRIDES)
-	$(BIN)/python tables.py check profile=ci $(OVERRIDES)
-
-tables: setup  ## the newest job's table and plot, in reports/
+compare: setup  ## the newest job's table and plot, in reports/
 	mkdir -p reports
 	$(BIN)/python compare.py --format markdown --output reports/newest.md --plot reports/newest.png
 	$(BIN)/python compare.py --format html --output reports/newest.html
+
+tables: setup  ## the papers' tables in reports/ (PROFILE=synthetic, ci, full; OVERRIDES="paths.ptbxl=...")
+	status=0; $(BIN)/python train.py -m 'table=glob(*)' profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; \
+	$(BIN)/python tables.py render profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; exit $$status
+
+tables-check: setup  ## the tables of profile ci, held against expected/; fails where a figure has drifted
+	$(MAKE) tables PROFILE=ci ALLOW_MISSING=true
+	$(BIN)/python tables.py check profile=ci $(OVERRIDES)
 
 bench: setup  ## speed, as ratios within one run
 	for name in $(basename $(notdir $(wildcard bench/bench_*.py))); do $(BIN)/python -m bench.$$name || exit 1; done

@@ -1,6 +1,6 @@
 """The papers' tables from tracked runs: rendered as pages, or held against what is expected.
 
-``python tables.py render profile=ci`` after ``python train.py -m "table=glob(*)" profile=ci``; ``make paper-tables``
+``python tables.py render profile=ci`` after ``python train.py -m "table=glob(*)" profile=ci``; ``make tables``
 does both.
 """
 

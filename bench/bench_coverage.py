@@ -17,7 +17,7 @@ import tracking.statistics
 from tracking.intervals import subject_interval, take_percentiles
 from tracking.predictions import Predictions, make_predictions
 from tracking.seeds import pool_seeds
-from tracking.statistics import draw_resamples, resample_metrics
+from tracking.statistics import draw_resamples, leave_out, resample_metrics
 
 PREVALENCE = 0.4
 
@@ -120,10 +120,11 @@ def simulate_intervals(cohort: Cohort, n_tables: int, n_resamples: int = 1000, s
             continue
         outcome.n_tables += 1
         of_a, of_b = (resample_metrics(side, resamples) for side in (a, b))
+        left_out = resample_metrics(a, leave_out(resamples))
         for name, truth in cohort.truth.items():
-            low, high = subject_interval(of_a[name], cohort.n_subjects)
+            low, high = subject_interval(of_a[name], cohort.n_subjects, left_out=left_out[name])
             outcome.covered[name] += low <= truth <= high
-            low, high = take_percentiles(of_a[name], 0.025)
+            low, high = take_percentiles(of_a[name], 0.025, 0.025)
             outcome.covered_plainly[name] += low <= truth <= high
             low, high = subject_interval(of_a[name] - of_b[name], cohort.n_subjects)
             outcome.wrong[name] += not low <= 0 <= high

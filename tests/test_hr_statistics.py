@@ -60,14 +60,17 @@ def test_the_interval_is_that_of_drawing_subjects_one_by_one():
     rates = example_rates(14)
     resamples = draw_resamples(rates, 300, seed=3)
     owners = resamples.subjects
-    drawn = []
-    for counts in resamples.counts:
+
+    def draw(counts):
         windows = np.concatenate([np.flatnonzero(owners == who) for who, n in enumerate(counts) for _ in range(n)])
-        videos = np.repeat(np.arange(14), counts)
-        drawn.append(all_by_hand(rates, windows, videos))
+        return all_by_hand(rates, windows, np.repeat(np.arange(14), counts))
+
+    drawn = [draw(counts) for counts in resamples.counts]
+    left_out = [draw(counts) for counts in 1 - np.eye(14, dtype=int)]
     found = bootstrap_metrics(rates, 300, seed=3)
     for name in ("hr_mae_bpm_window", "hr_rmse_bpm_video", "hr_pearson_r_window", "hr_snr_db_video"):
-        low, high = subject_interval(np.array([draw[name] for draw in drawn]), 14)
+        values, without = (np.array([metrics[name] for metrics in side]) for side in (drawn, left_out))
+        low, high = subject_interval(values, 14, left_out=without)
         estimate = found[f"test/{name}"]
         np.testing.assert_allclose([estimate.low, estimate.high], [low, high], rtol=1e-7, err_msg=name)
 

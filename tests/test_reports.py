@@ -10,6 +10,7 @@ from tests.tracking_examples import example_predictions, example_row
 from tracking.plots import roc_figure
 from tracking.report_plots import draw_groups, draw_parameters
 from tracking.reports import Figure, Report, collect_figures, write_reports
+from tracking.rows import Estimate
 
 URL = "http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
 PARAMS = example_cell(
@@ -78,6 +79,16 @@ def test_reports_label_synthetic_figures_wherever_they_stand(tmp_path):
 def test_reports_of_real_data_have_no_warning(tmp_path):
     made = pages(tmp_path, report(fill(real_row())))
     assert 'class="warning"' not in made["p3_distillation.html"] + made["index.html"]
+
+
+def test_reports_say_why_there_is_no_interval(tmp_path):
+    few = real_row(n_subjects=5, metrics={"test/auroc_macro": Estimate(0.93)})
+    made = pages(tmp_path, report(fill(few)))
+    reason = "no interval: 5 test subjects, fewer than 10"
+    assert f'-<br><span class="faint">{reason}</span>' in made["p3_distillation.html"]
+    assert f"| - ({reason}) |" in made["p3_distillation.md"]
+    made = pages(tmp_path, report(fill(real_row(n_subjects=2000))))
+    assert "no interval" not in made["p3_distillation.html"]
 
 
 def test_reports_escape_hostile_names(tmp_path):

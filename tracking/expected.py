@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from tracking.cells import Filled
 from tracking.files import replace_file
@@ -49,22 +50,34 @@ class Drift:
 
 
 def expect(cells: Sequence[Filled], floors: dict[str, float] | None = None) -> list[Expected]:
-    """Make measured figures the expected ones; tolerances are three standard deviations over seeds, or the floor.
+    """Make measured figures the expected ones, each with its tolerance. Figures of time are left out: the machine's.
 
-    Figures of time are left out: they are the machine's.
+    A tolerance is three standard deviations over seeds, or the floor of the unit. The standard deviation of three seeds
+    may be tiny by chance: that of a cell counts as no smaller than the median of the table's cells of the same metric.
     """
     floors = FLOORS if floors is None else floors
-    return [
-        Expected(
-            cell=filled.cell.id,
-            metric=filled.cell.metric,
-            unit=filled.cell.unit,
-            value=filled.estimate.value,
-            tolerance=max(SPREADS * (filled.seed_sd or 0.0), floors[filled.cell.unit]),
-        )
+    measured = [
+        filled
         for filled in cells
         if filled.estimate is not None and not math.isnan(filled.estimate.value) and not filled.cell.timed
     ]
+    spreads: dict[str, list[float]] = {}
+    for filled in measured:
+        spreads.setdefault(filled.cell.metric, []).append(filled.seed_sd or 0.0)
+    expected = []
+    for filled in measured:
+        cell, value = filled.cell, filled.estimate.value if filled.estimate else math.nan
+        spread = max(filled.seed_sd or 0.0, median(spreads[cell.metric]))
+        expected.append(
+            Expected(
+                cell=cell.id,
+                metric=cell.metric,
+                unit=cell.unit,
+                value=value,
+                tolerance=max(SPREADS * spread, floors[cell.unit]),
+            )
+        )
+    return expected
 
 
 def find_drift(expected: Sequence[Expected], cells: Sequence[Filled]) -> list[Drift]:

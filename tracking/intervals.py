@@ -34,7 +34,9 @@ def tail_share(degrees: float, widening: float = 1.0) -> float:
     return float(stats.norm.cdf(-widening * stats.t.ppf(0.5 + LEVEL / 2, degrees)))
 
 
-def subject_interval(values: NDArray[np.float64], n_subjects: int) -> tuple[float, float]:
+def subject_interval(
+    values: NDArray[np.float64], n_subjects: int, *, left_out: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """Interval of a figure from its values in resamples of subjects.
 
     Parameters
@@ -43,18 +45,65 @@ def subject_interval(values: NDArray[np.float64], n_subjects: int) -> tuple[floa
         Where the figure does not exist it is NaN: without an episode there is no sensitivity to them.
     n_subjects : int
         Subjects that were drawn from.
+    left_out : ndarray of float64, shape (n_groups,), optional
+        The figure without each subject, or without each of some groups of equally many: the interval is then
+        accelerated, see `accelerate`. A difference of two models is as skewed as either side only by chance, and
+        better off without.
 
     Returns
     -------
     low, high : float
         NaN without a resample in which the figure exists.
     """
-    widening = float(np.sqrt(n_subjects / (n_subjects - 1)))
-    return take_percentiles(values, tail_share(n_subjects - 1, widening))
+    tail = tail_share(n_subjects - 1, float(np.sqrt(n_subjects / (n_subjects - 1))))
+    return take_percentiles(values, *accelerate(tail, 0.0 if left_out is None else measure_acceleration(left_out)))
 
 
-def take_percentiles(values: NDArray[np.float64], tail: float) -> tuple[float, float]:
-    """Values with a share of `tail` of the others below, and above; NaN are left out.
+def accelerate(tail: float, acceleration: float) -> tuple[float, float]:
+    """Shares of the resampled values beyond the ends of an interval of a figure whose spread changes with the figure.
+
+    That is BCa, the bias-corrected and accelerated interval, with a bias of zero: the share of resamples below the
+    figure, which would correct it, is itself uncertain, and says of a figure that resampling inflates (the error of
+    calibration) little else. Without acceleration intervals of shares of few subjects miss the truth too often:
+    `bench.bench_coverage` counts.
+
+    Parameters
+    ----------
+    tail : float
+        Share beyond either end where nothing is skewed.
+    acceleration : float
+        See `measure_acceleration`.
+
+    Returns
+    -------
+    below, above : float
+
+    References
+    ----------
+    Efron: Better Bootstrap Confidence Intervals. JASA 82 (1987). doi:10.1080/01621459.1987.10478410
+    """
+    reach = stats.norm.isf(tail)
+    # The acceleration of n subjects is a sixth at most, so that only a handful of them reaches the pole.
+    below, above = (stats.norm.cdf(-reach / max(1 + sign * acceleration * reach, 1e-3)) for sign in (1, -1))
+    return float(below), float(above)
+
+
+def measure_acceleration(left_out: NDArray[np.float64]) -> float:
+    """How fast the spread of a figure changes with it: a sixth of the skewness of what single subjects add to it.
+
+    Parameters
+    ----------
+    left_out : ndarray of float64, shape (n_groups,)
+        The figure without each subject, or without each of some groups of equally many. NaN are left out.
+    """
+    known = left_out[~np.isnan(left_out)]
+    added = known.mean() - known if len(known) else known
+    spread = float((added**2).sum())
+    return float((added**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+
+
+def take_percentiles(values: NDArray[np.float64], below: float, above: float) -> tuple[float, float]:
+    """Values with a share of `below` of the others below, and of `above` above; NaN are left out.
 
     Returns
     -------
@@ -64,5 +113,5 @@ def take_percentiles(values: NDArray[np.float64], tail: float) -> tuple[float, f
     known = values[~np.isnan(values)]
     if not len(known):
         return np.nan, np.nan
-    low, high = np.quantile(known, (tail, 1 - tail))
+    low, high = np.quantile(known, (below, 1 - above))
     return float(low), float(high)

@@ -47,20 +47,21 @@ def draw_groups(cells: Sequence[Filled]) -> bytes | None:
     shown = [cell for cell in shown if cell.cell.value is not None or cell.estimate is not None]
     if not shown:
         return None
-    figure, axes = _figure("", "mean absolute error (bpm)")
+    figure, axes = _figure("mean absolute error (bpm)", "", height=1.2 + 0.5 * len(shown))
     at = np.arange(len(shown))
     published = [math.nan if cell.cell.value is None else cell.cell.value for cell in shown]
-    ours = [math.nan if cell.estimate is None else cell.estimate.value for cell in shown]
-    synthetic = any(cell.synthetic for cell in shown)
-    axes.bar(at - 0.2, published, 0.38, color=PUBLISHED, label="published")
-    axes.bar(at + 0.2, ours, 0.38, color=OURS, label="ours, synthetic data" if synthetic else "ours")
-    names = [f"{cell.cell.label}\n{cell.cell.column}" for cell in shown]
-    axes.set_xticks(at, names, rotation=60, ha="right", fontsize=7)
+    axes.barh(at - 0.2, published, 0.38, color=PUBLISHED, label="published")
+    if any(cell.estimate is not None for cell in shown):
+        ours = [math.nan if cell.estimate is None else cell.estimate.value for cell in shown]
+        label = "ours, synthetic data" if any(cell.synthetic for cell in shown) else "ours"
+        axes.barh(at + 0.2, ours, 0.38, color=OURS, label=label)
+    axes.set_yticks(at, [f"{cell.cell.label}\n{cell.cell.column}" for cell in shown], fontsize=8)
+    axes.invert_yaxis()
     return _finish(figure, axes)
 
 
-def _figure(x: str, y: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6, 4.5), layout="constrained")
+def _figure(x: str, y: str, height: float = 4.5) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set(xlabel=x, ylabel=y)

@@ -6,6 +6,7 @@ import math
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tracking.files import replace_file
 from tracking.papers import PaperTable
 from tracking.report_plots import draw_groups, draw_parameters
 from tracking.rows import Estimate, Row
+from tracking.statistics import explain_no_interval
 from tracking.tables import MISSING, TableText, to_markdown
 from tracking.verdicts import VERDICTS
 
@@ -55,6 +57,7 @@ class Line:
     published: str
     ours: str
     interval: str
+    why_no_interval: str
     difference: str
     gate: str
     verdict: str
@@ -90,7 +93,12 @@ class Report:
     @property
     def title(self) -> str:
         """Title with the data profile."""
-        return f"{self.table.title} ({self.profile}: {self.profile_title})"
+        return f"{self.table.title} ({self.profile_text})"
+
+    @property
+    def profile_text(self) -> str:
+        """Name of the data profile and what it is."""
+        return f"{self.profile}: {self.profile_title}"
 
     @property
     def counts(self) -> dict[str, int]:
@@ -112,11 +120,11 @@ def collect_figures(table: PaperTable, cells: Sequence[Filled], store: "Store") 
                 data = _read_figure(store, row, RUN_FIGURES[plot])
                 if data is not None:
                     caption = f"{label}: {CAPTIONS[plot]}, {row.data} data, seed {row.seed}"
-                    figures.append(Figure(caption=caption, uri=_data_uri("image/png", data)))
+                    figures.append(Figure(caption=caption, uri=to_data_uri("image/png", data)))
             continue
         drawn = draw_parameters(cells) if plot == "parameters" else draw_groups(cells)
         if drawn is not None:
-            figures.append(Figure(caption=CAPTIONS[plot], uri=_data_uri("image/svg+xml", drawn)))
+            figures.append(Figure(caption=CAPTIONS[plot], uri=to_data_uri("image/svg+xml", drawn)))
     return tuple(figures)
 
 
@@ -143,13 +151,13 @@ def write_reports(folder: Path | str, reports: Sequence[Report], run_url: str) -
     for report in reports:
         lines = [_line(cell, run_url) for cell in report.cells]
         contents = {
-            "html": page.render(report=report, lines=lines),
+            "html": page.render(report=report, groups=_by_row(lines), missing=MISSING),
             "md": to_markdown_page(report, lines),
             "csv": to_csv(report),
         }
         for ending, content in contents.items():
             paths.append(replace_file(folder / f"{report.table.id}.{ending}", content.encode()))
-    index = environment.get_template("index.html.j2").render(reports=reports, verdicts=VERDICTS)
+    index = environment.get_template("index.html.j2").render(reports=reports)
     text = to_markdown(
         TableText(
             ("paper", "table", "data", *VERDICTS),
@@ -179,7 +187,7 @@ def to_markdown_page(report: Report, lines: Sequence[Line]) -> str:
             line.column,
             line.published,
             f"{line.ours} (synthetic)" if line.synthetic else line.ours,
-            line.interval,
+            f"{line.interval} ({line.why_no_interval})" if line.why_no_interval else line.interval,
             line.difference,
             line.gate,
             f"{line.verdict}: {line.why}" if line.why else line.verdict,
@@ -233,6 +241,11 @@ def to_csv(report: Report) -> str:
     return buffer.getvalue()
 
 
+def to_data_uri(kind: str, content: bytes) -> str:
+    """Give a file's content as an address, so that a page needs no other file."""
+    return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
 def format_figure(value: float | None, unit: str, *, signed: bool = False) -> str:
     """Write a figure in its unit: areas and shares with as many digits as the papers print, counts whole."""
     if value is None or math.isnan(value):
@@ -262,6 +275,7 @@ def _line(filled: Filled, run_url: str) -> Line:
         published=cell.printed or format_figure(cell.value, cell.unit),
         ours=format_figure(estimate.value if estimate else None, cell.unit),
         interval=interval,
+        why_no_interval=_explain_no_interval(filled),
         difference=format_figure(filled.difference, cell.unit, signed=True),
         gate=", ".join(gates) or MISSING,
         verdict=filled.verdict,
@@ -271,6 +285,20 @@ def _line(filled: Filled, run_url: str) -> Line:
         runs=tuple((str(row.seed), run_url.format(run_id=row.run_id), row.name) for row in filled.rows),
         others=tuple((run_id[:8], run_url.format(run_id=run_id)) for run_id in filled.others),
     )
+
+
+def _explain_no_interval(filled: Filled) -> str:
+    """Say why a figure of the test split stands without an interval; empty where it has one or needs none."""
+    estimate = filled.estimate
+    if estimate is None or not math.isnan(estimate.low) or not filled.cell.metric.startswith("test/"):
+        return ""
+    few = [row.n_subjects for row in filled.rows if row.n_subjects is not None]
+    return explain_no_interval(min(few)) if few else ""
+
+
+def _by_row(lines: Sequence[Line]) -> list[tuple[str, list[Line]]]:
+    """Put the figures of each row of a table together, in the paper's order."""
+    return [(label, list(own)) for label, own in groupby(lines, key=lambda line: line.label)]
 
 
 def _environment() -> "Environment":
@@ -290,10 +318,6 @@ def _read_figure(store: "Store", row: Row, name: str) -> bytes | None:
     """Picture of a row's run; None where it was not drawn."""
     run_id = str(row.run_id)
     return store.read_file(run_id, name) if name in store.list_files(run_id) else None
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
 def _number(value: float) -> float | None:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from tracking.answers import Answered
 from tracking.comparison import ComparisonRefused
-from tracking.intervals import tail_share, take_percentiles
+from tracking.intervals import accelerate, measure_acceleration, tail_share, take_percentiles
 from tracking.pairing import align
 from tracking.predictions import encode_ids
 from tracking.rows import Estimate, Row
 from tracking.significance import Answer, judge_noninferiority, wilcoxon_seeds
-from tracking.statistics import draw_resamples, explain_no_interval, point_metrics, resample_metrics
+from tracking.statistics import draw_resamples, explain_no_interval, leave_out, point_metrics, resample_metrics
 from tracking.tables import MISSING, TableText, default_metric, explain_intervals, format_estimate
 
 Floats = NDArray[np.float64]
@@ -77,7 +77,9 @@ def group_seeds(rows: Sequence[Row]) -> list[tuple[Row, ...]]:
     return [tuple(group[seed] for seed in sorted(group)) for group in groups.values()]
 
 
-def pool_seeds(values: Floats, draws: Floats, n_subjects: int, seed: int = 0) -> Estimate:
+def pool_seeds(
+    values: Floats, draws: Floats, n_subjects: int, seed: int = 0, left_out: Floats | None = None
+) -> Estimate:
     """Mean over seeds with its 95 % interval for other seeds and other subjects (hierarchical bootstrap).
 
     Seeds and subjects are drawn independently of each other, as every seed was tested on the same subjects. Of S
@@ -94,6 +96,8 @@ def pool_seeds(values: Floats, draws: Floats, n_subjects: int, seed: int = 0) ->
     n_subjects : int
     seed : int, default 0
         Of drawing the seeds.
+    left_out : ndarray of float64, shape (n_seeds, n_groups), optional
+        The metric without each subject, see `tracking.intervals.subject_interval`.
 
     Raises
     ------
@@ -118,7 +122,11 @@ def pool_seeds(values: Floats, draws: Floats, n_subjects: int, seed: int = 0) ->
     weights = of_seeds**2 / max(1, n_seeds - 1) + of_subjects**2 / (n_subjects - 1)
     degrees = (of_seeds + of_subjects) ** 2 / weights if weights > 0 else n_subjects - 1
     tail = tail_share(degrees, float(np.sqrt(n_subjects / (n_subjects - 1))))
-    return Estimate(float(values.mean()), *take_percentiles(drawn, tail))
+    acceleration = 0.0 if left_out is None else measure_acceleration(left_out.mean(axis=0))
+    if of_subjects > 0:
+        # Of a sum of which only the subjects' part is skewed.
+        acceleration *= (of_subjects / (of_subjects + of_seeds)) ** 1.5
+    return Estimate(float(values.mean()), *take_percentiles(drawn, *accelerate(tail, acceleration)))
 
 
 def summarise_seeds(
@@ -190,6 +198,7 @@ class _Figures:
 
     values: Mapping[str, float]
     draws: Mapping[str, Floats]
+    left_out: Mapping[str, Floats]
     n_subjects: int
 
     def pool(self, rows: Sequence[Row], others: Sequence[Row] = ()) -> tuple[Floats, Estimate]:
@@ -203,7 +212,9 @@ class _Figures:
         draws = np.array([self.draws[run] for run in ids])
         if other_ids:
             draws = draws - [self.draws[run] for run in other_ids]
-        return values, pool_seeds(values, draws, self.n_subjects)
+            return values, pool_seeds(values, draws, self.n_subjects)
+        left_out = np.array([self.left_out[run] for run in ids])
+        return values, pool_seeds(values, draws, self.n_subjects, left_out=left_out)
 
 
 def _measure(rows: Sequence[Row], read: Callable[[str], Answered], metric: str, n_resamples: int) -> _Figures:
@@ -211,7 +222,7 @@ def _measure(rows: Sequence[Row], read: Callable[[str], Answered], metric: str, 
     n_subjects = len(encode_ids(first.subject_ids)[0])
     resamples = None if explain_no_interval(n_subjects) else draw_resamples(first, n_resamples)
     name = metric.removeprefix("test/")
-    values, draws = {}, {}
+    values, draws, left_out = {}, {}, {}
     for row in rows:
         run_id = str(row.run_id)
         try:
@@ -224,7 +235,8 @@ def _measure(rows: Sequence[Row], read: Callable[[str], Answered], metric: str, 
         values[run_id] = metrics[name]
         if resamples is not None:
             draws[run_id] = resample_metrics(predictions, resamples)[name]
-    return _Figures(values, draws, n_subjects)
+            left_out[run_id] = resample_metrics(predictions, leave_out(resamples))[name]
+    return _Figures(values, draws, left_out, n_subjects)
 
 
 def _find_reference(
