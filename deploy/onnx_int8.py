@@ -32,7 +32,9 @@ _METHODS = {
     # Its ranges are written down instead of measured.
     "none": CalibrationMethod.MinMax,
 }
+# Windows, or frames where a window is a clip of them: what a net makes of a batch is in memory at once.
 _CALIBRATION_BATCH = 32
+_CLIP_NDIM = 5  # (clips, frames, channels, height, width)
 # Norms that no convolution could take in have no integer kernel; a softmax takes three times as long in 8 bits.
 _FLOAT_TYPES = ("BatchNormalization", "LayerNormalization", "Softmax")
 
@@ -42,15 +44,17 @@ class _Windows(CalibrationDataReader):
 
     def __init__(self, name: str, windows: np.ndarray) -> None:
         self._name, self._windows = name, windows
+        frames = windows.shape[1] if windows.ndim == _CLIP_NDIM else 1
+        self._batch = max(1, _CALIBRATION_BATCH // frames)
         self.set_range(0, len(self))
 
     def __len__(self) -> int:
-        return -(-len(self._windows) // _CALIBRATION_BATCH)
+        return -(-len(self._windows) // self._batch)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        starts = (index * _CALIBRATION_BATCH for index in range(start_index, end_index))
+        starts = (index * self._batch for index in range(start_index, end_index))
         self._batches: Iterator[dict[str, np.ndarray]] = (
-            {self._name: np.ascontiguousarray(self._windows[start : start + _CALIBRATION_BATCH], dtype=np.float32)}
+            {self._name: np.ascontiguousarray(self._windows[start : start + self._batch], dtype=np.float32)}
             for start in starts
         )
 
