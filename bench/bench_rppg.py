@@ -2,7 +2,7 @@
 
 The video is simulated, 640 x 480 at 30 frames per second, in MPEG-4; two cores. The weights are random, as speed does
 not depend on them; with ``--weights`` faces are found by the SSD, otherwise by the cascade. CPU time stands beside wall
-time, which means little on a busy machine: it is that of the thread of all stages.
+time, which means little on a busy machine: that of the thread of all stages, and that of the process, which decodes too.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from datamodules.simulated_face import FacePlan, render_frames, simulate_pulse
 PROJECT = Path(__file__).resolve().parents[1]
 MOST_DECODED, MOST_PLAIN, MOST_RATIO, MOST_GROWTH_MB = 0.08, 0.04, 0.85, 30.0
 PRECISIONS = ("float32", "int8")
+SHORT_S = 10
 
 
 def export_models(folder: Path) -> dict[str, Path]:
@@ -57,24 +58,28 @@ def export_models(folder: Path) -> dict[str, Path]:
 
 
 def write_video(path: Path, seconds: int) -> None:
-    """Write a simulated face in MPEG-4; its frames come in turns of a second, which saves drawing them."""
+    """Write a simulated face in MPEG-4; the packets of one second come again and again, which saves encoding them."""
     import av
 
     rng = np.random.default_rng(0)
     times_s = np.arange(FPS) / FPS
     plan = FacePlan(times_s, width=640, height=480)
-    frames = [
-        av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
-        for image in render_frames(rng, plan, simulate_pulse(rng, times_s, np.full(FPS, 60.0)))
-    ]
+    frames = render_frames(rng, plan, simulate_pulse(rng, times_s, np.full(FPS, 60.0)))
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("mpeg4", rate=FPS)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 640, 480, "yuv420p", 4_000_000
+        stream.gop_size = FPS
+        packets = []
+        for image in frames:
+            packets += stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p"))
+        packets += stream.encode(None)
+        facts = [(bytes(packet), packet.is_keyframe, packet.time_base) for packet in packets]
         for number in range(seconds * FPS):
-            frame = frames[number % FPS]
-            frame.pts = number
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            content, key, time_base = facts[number % FPS]
+            packet: Any = av.Packet(content)
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream, packet.is_keyframe = time_base, stream, key
+            container.mux(packet)
 
 
 def watch(model: str, video: str, weights: str) -> None:
@@ -86,7 +91,7 @@ def watch(model: str, video: str, weights: str) -> None:
     from composition.live_watch import WatchOptions, watch_video
     from datamodules.live_video import open_video
 
-    start = time.thread_time()
+    start, start_all = time.thread_time(), time.process_time()
     found = watch_video(
         open_video(video, 30.0),
         open_pulse_model(model),
@@ -94,8 +99,9 @@ def watch(model: str, video: str, weights: str) -> None:
         PulseOptions(),
         WatchOptions(),
     )
+    cpu_s, cpu_all_s = time.thread_time() - start, time.process_time() - start_all
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**found, "cpu_s": time.thread_time() - start, "memory_mb": memory_mb}))
+    print(json.dumps({**found, "cpu_s": cpu_s, "cpu_all_s": cpu_all_s, "memory_mb": memory_mb}))
 
 
 def measure(model: Path, video: Path, weights: str) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def main() -> None:
     """Print the figures with their limits."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", default="", help="folder of `make weights`")
-    parser.add_argument("--seconds", type=int, default=40, help="length of the longer video")
+    parser.add_argument("--seconds", type=int, default=600, help="length of the longer video")
     parser.add_argument("--latency-s", type=float, default=3.0, help="seconds of measurement for each file")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -123,7 +129,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         paths = export_models(folder)
-        lengths = (arguments.seconds // 4, arguments.seconds)
+        lengths = (min(SHORT_S, arguments.seconds), arguments.seconds)
         videos = [folder / f"{seconds}.mp4" for seconds in lengths]
         for video, seconds in zip(videos, lengths, strict=True):
             write_video(video, seconds)
@@ -135,7 +141,8 @@ def main() -> None:
         print(
             f"time over video: {long['time_over_video']:.1%} without decoding (target <= {MOST_PLAIN:.0%}),"
             f" {long['time_over_video_decoded']:.1%} with (target <= {MOST_DECODED:.0%});"
-            f" CPU time of the stages {long['cpu_s'] / long['duration_s']:.1%}"
+            f" CPU time over video: {long['cpu_s'] / long['duration_s']:.1%} for the stages,"
+            f" {long['cpu_all_s'] / long['duration_s']:.1%} with decoding"
         )
         growth_mb = long["memory_mb"] - short["memory_mb"]
         print(
