@@ -2,7 +2,7 @@
 
 The video is simulated, 640 x 480 at 30 frames per second, in MPEG-4; two cores. The weights are random, as speed does
 not depend on them; with ``--weights`` faces are found by the SSD, otherwise by the cascade. CPU time stands beside wall
-time, which means little on a busy machine: that of the thread of all stages, and that of the process, which decodes too.
+time, which means little on a busy machine: that of the thread of all stages, and that of the process with decoding.
 """
 
 import argparse
@@ -33,10 +33,11 @@ def export_models(folder: Path) -> dict[str, Path]:
 
     from deploy.onnx import export_onnx
     from lightning_modules.nets.tscan import TsCan
+    from lightning_modules.nets.tscan_forms import OneLookTsCan
 
     torch.manual_seed(0)
     n_frames = 20
-    net = TsCan(n_frames, 36, segment=n_frames, edge="repeat")
+    net = OneLookTsCan(TsCan(n_frames, 36, segment=n_frames, edge="repeat"))
     facts = {
         "task": "heart_rate",
         "output": "bvp_derivative",
