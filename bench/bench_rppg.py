@@ -8,7 +8,6 @@ time, which means little on a busy machine: that of the thread of all stages, an
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.bench_video import FPS
+from bench.bench_video import FPS, read_peak_mb
 from datamodules.simulated_face import FacePlan, render_frames, simulate_pulse
 from deploy.artifact import Artifact
 
@@ -141,8 +140,7 @@ def watch(model: str, video: str, weights: str) -> None:
         WatchOptions(),
     )
     cpu_s, cpu_all_s = time.thread_time() - start, time.process_time() - start_all
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**found, "cpu_s": cpu_s, "cpu_all_s": cpu_all_s, "memory_mb": memory_mb}))
+    print(json.dumps({**found, "cpu_s": cpu_s, "cpu_all_s": cpu_all_s, "memory_mb": read_peak_mb()}))
 
 
 def measure(model: Path, video: Path, weights: str) -> dict[str, Any]:
