@@ -48,6 +48,9 @@ class FacePlan:
         Slow change of the light, as a share of it.
     noise : float
         Standard deviation of the sensor's noise, in steps of 8 bits.
+    screen : float
+        Root mean square of the background's brightness in each colour by itself, as a share of it, as fast as hearts
+        beat: a screen that is on, or people who pass.
     infrared : bool
         Grey frames, as an infrared camera's; the pulse is then weak.
     faces : int
@@ -67,6 +70,7 @@ class FacePlan:
     shading: float = 0.0
     drift: float = 0.04
     noise: float = 1.5
+    screen: float = 0.0
     infrared: bool = False
     faces: int = 1
     leaves_s: float | None = None
@@ -124,9 +128,11 @@ def render_frames(rng: np.random.Generator, plan: FacePlan, bvp: NDArray[np.floa
     noises = rng.normal(0, plan.noise, (_NOISES, *shape, 3)).astype(np.float32)
     phases, light = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.05, 0.12)
     picks = rng.integers(0, _NOISES, len(plan.times_s))
-    nods = _simulate_nods(rng, plan.times_s) if plan.nod or plan.shading else np.zeros(len(plan.times_s))
-    for time_s, value, pick, nod in zip(plan.times_s, bvp, picks, nods, strict=True):
-        frame = background.copy()
+    still = np.zeros(len(plan.times_s))
+    nods = _simulate_nods(rng, plan.times_s) if plan.nod or plan.shading else still
+    glows = np.stack([_simulate_nods(rng, plan.times_s) if plan.screen else still for _ in "rgb"], axis=1)
+    for time_s, value, pick, nod, glow in zip(plan.times_s, bvp, picks, nods, glows, strict=True):
+        frame = background * (1 + plan.screen * glow).astype(np.float32)
         gone = plan.leaves_s is not None and time_s >= plan.leaves_s
         sway = plan.motion * size * np.sin(2 * np.pi * np.array([0.11, 0.07]) * time_s + phases[:2])
         sway[1] += size * (0.3 * plan.motion * np.sin(2 * np.pi * 0.24 * time_s + phases[2]) + plan.nod * nod)
