@@ -79,6 +79,14 @@ def measure_memory(path: Path, n_frames: int, weights: str | None, cache: str) -
     return float(subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
+def read_peak_mb() -> float:
+    """Peak memory of this process in MB; what `resource` says begins with that of the process that started it."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+
+
 def main() -> None:
     """Print both figures with their limits."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -91,24 +99,24 @@ def main() -> None:
     if arguments.child:
         path, n_frames, cache = arguments.child
         load_record(make_entry(Path(path), int(n_frames)), stage, SIZE, cache)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(read_peak_mb())
         return
     with tempfile.TemporaryDirectory() as scratch:
         path, n_frames = Path(scratch) / "vid.avi", SHORT_S * FPS
         write_video(path, LONG_S)
         detect = make_detector()
-        ratios, plain, ours = [], 0.0, 0.0
+        clocks = {"wall": time.perf_counter, "CPU": time.process_time}
         for turn in range(2):
-            start = time.perf_counter()
+            start = {name: clock() for name, clock in clocks.items()}
             crop_plainly(path, detect, n_frames)
-            middle = time.perf_counter()
+            middle = {name: clock() for name, clock in clocks.items()}
             load_record(make_entry(path, n_frames), stage, SIZE, f"{scratch}/cache{turn}")
-            plain, ours = middle - start, time.perf_counter() - middle
-            ratios.append(plain / ours)
-        print(
-            f"{n_frames} frames: plain loop {plain:.2f} s, cache {ours:.2f} s, {1000 * ours / n_frames:.1f} ms a frame"
-        )
-        print(f"cold cache over the plain loop: {min(ratios):.1f}x (target >= {LEAST_RATIO}x)")
+            for name, clock in clocks.items():
+                plain, ours = middle[name] - start[name], clock() - middle[name]
+                print(
+                    f"{n_frames} frames, {name} time: plain loop {plain:.2f} s, cold cache {ours:.2f} s,"
+                    f" {1000 * ours / n_frames:.1f} ms a frame: {plain / ours:.1f}x (target >= {LEAST_RATIO}x)"
+                )
         short, long = (
             measure_memory(path, seconds * FPS, arguments.weights, f"{scratch}/memory{seconds}")
             for seconds in (SHORT_S, LONG_S)

@@ -18,6 +18,7 @@ _HAIR, _EYES, _LIPS, _BROWS = (38, 30, 26), (32, 26, 24), (150, 82, 80), (54, 40
 _SKINS = ((226, 178, 150), (206, 154, 122), (184, 132, 100), (232, 190, 168))
 _NOISES = 16
 _PAD = 1.35  # the drawn patch over the face's height, so that hair and chin are on it
+_NODS, _NOD_BAND_HZ = 5, (0.7, 2.5)  # as fast as hearts beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,22 @@ class FacePlan:
         Mean heart rate.
     pulse : float
         Amplitude of the pulse in green, as a share of the skin's brightness.
+    face : float
+        Height of the face in the middle as a share of the frame's shorter side.
     motion : float
-        Sway of the head as a share of the face's size.
+        Sway of the head as a share of the face's size, slower than any heart.
+    nod : float
+        Root mean square of nods as a share of the face's size, as fast as hearts beat.
+    shading : float
+        Root mean square of the face's brightness, as a share of it, that comes with the nods under a lamp: the same
+        in all colours, so that methods that look at one are fooled.
     drift : float
         Slow change of the light, as a share of it.
     noise : float
         Standard deviation of the sensor's noise, in steps of 8 bits.
+    screen : float
+        Root mean square of the background's brightness in each colour by itself, as a share of it, as fast as hearts
+        beat: a screen that is on, or people who pass.
     infrared : bool
         Grey frames, as an infrared camera's; the pulse is then weak.
     faces : int
@@ -53,9 +64,13 @@ class FacePlan:
     height: int = 120
     hr_bpm: float = 72.0
     pulse: float = 0.012
+    face: float = 0.62
     motion: float = 0.03
+    nod: float = 0.0
+    shading: float = 0.0
     drift: float = 0.04
     noise: float = 1.5
+    screen: float = 0.0
     infrared: bool = False
     faces: int = 1
     leaves_s: float | None = None
@@ -105,7 +120,7 @@ def render_frames(rng: np.random.Generator, plan: FacePlan, bvp: NDArray[np.floa
     cv2 = import_cv2()
 
     shape = (plan.height, plan.width)
-    size = 0.62 * plan.height if plan.width >= plan.height else 0.62 * plan.width
+    size = plan.face * min(plan.height, plan.width)
     background = _draw_background(rng, shape)
     patches = [_draw_face(rng, round(size * _PAD))] + [
         _draw_face(rng, round(0.62 * size * _PAD)) for _ in range(plan.faces - 1)
@@ -113,13 +128,17 @@ def render_frames(rng: np.random.Generator, plan: FacePlan, bvp: NDArray[np.floa
     noises = rng.normal(0, plan.noise, (_NOISES, *shape, 3)).astype(np.float32)
     phases, light = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.05, 0.12)
     picks = rng.integers(0, _NOISES, len(plan.times_s))
-    for time_s, value, pick in zip(plan.times_s, bvp, picks, strict=True):
-        frame = background.copy()
+    still = np.zeros(len(plan.times_s))
+    nods = _simulate_nods(rng, plan.times_s) if plan.nod or plan.shading else still
+    glows = np.stack([_simulate_nods(rng, plan.times_s) if plan.screen else still for _ in "rgb"], axis=1)
+    for time_s, value, pick, nod, glow in zip(plan.times_s, bvp, picks, nods, glows, strict=True):
+        frame = background * (1 + plan.screen * glow).astype(np.float32)
         gone = plan.leaves_s is not None and time_s >= plan.leaves_s
         sway = plan.motion * size * np.sin(2 * np.pi * np.array([0.11, 0.07]) * time_s + phases[:2])
-        sway[1] += 0.3 * plan.motion * size * np.sin(2 * np.pi * 0.24 * time_s + phases[2])
+        sway[1] += size * (0.3 * plan.motion * np.sin(2 * np.pi * 0.24 * time_s + phases[2]) + plan.nod * nod)
         for number, (rgb, alpha, skin) in enumerate(patches[: 0 if gone else plan.faces]):
             beat = 1 + (plan.pulse * value * PULSE_RGB * skin[..., None] if number == 0 else 0.0)
+            beat *= 1 + plan.shading * nod
             # The others stand at the sides.
             left = (plan.width / 2 if number == 0 else plan.width * (0.13 if number % 2 else 0.87)) - alpha.shape[1] / 2
             move = np.array([[1, 0, left + sway[0]], [0, 1, plan.height / 2 - alpha.shape[0] / 2 + sway[1]]])
@@ -132,6 +151,13 @@ def render_frames(rng: np.random.Generator, plan: FacePlan, bvp: NDArray[np.floa
         if plan.infrared:
             frame = np.repeat(frame.mean(axis=2, keepdims=True), 3, axis=2)
         yield np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+
+
+def _simulate_nods(rng: np.random.Generator, times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a sum of sines of random rates, with a root mean square of 1, shape (n,)."""
+    rates_hz, phases = rng.uniform(*_NOD_BAND_HZ, _NODS), rng.uniform(0, 2 * np.pi, _NODS)
+    waves = np.sin(2 * np.pi * rates_hz * times_s[:, None] + phases)
+    return np.sqrt(2 / _NODS) * np.asarray(waves.sum(axis=1), dtype=np.float64)
 
 
 def _draw_background(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.float32]:

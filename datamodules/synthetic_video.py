@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 _RATES_BPM = (54.0, 112.0)
 _UBFC_FPS = (30.0, 30.0, 28.7, 25.0)
 _VIPL_FPS = {1: 25.0, 2: 30.0, 3: 30.0, INFRARED_SOURCE: 30.0}
+# A face as large as in UBFC-rPPG; nods, shaded by a lamp, make the green channel alone wrong, as on real videos.
+_plan_scene = partial(FacePlan, face=0.42, nod=0.006, shading=0.015)
 _MJPEG_QUALITY = 98  # in between 8-bit steps the pulse lives on the average over many pixels
 
 
@@ -235,7 +238,7 @@ def _write_ubfc(task: _Task) -> None:
     fine_s = np.arange(0, times_s[-1] + 1 / 62, 1 / 62 if first else 1 / fps)
     rate = simulate_rate(rng, fine_s, task.hr_bpm)
     wave = simulate_pulse(rng, fine_s, rate)
-    encode_video(folder / "vid.avi", render_frames(rng, FacePlan(times_s), np.interp(times_s, fine_s, wave)), fps)
+    encode_video(folder / "vid.avi", render_frames(rng, _plan_scene(times_s), np.interp(times_s, fine_s, wave)), fps)
     if first:
         rows = zip(np.rint(fine_s * 1000), np.rint(rate), wave * 20 + 50, strict=True)
         text = "".join(f"{ms:.0f},{bpm:.0f},98,{value:.2f}\n" for ms, bpm, value in rows)
@@ -257,7 +260,7 @@ def _write_vipl(task: _Task) -> None:
         fine_s = np.arange(0, times_s[-1] + 1 / 60, 1 / 60)
         rate = simulate_rate(rng, fine_s, task.hr_bpm)
         wave = simulate_pulse(rng, fine_s, rate)
-        plan = FacePlan(times_s, infrared=source == INFRARED_SOURCE)
+        plan = _plan_scene(times_s, infrared=source == INFRARED_SOURCE)
         encode_video(folder / "video.avi", render_frames(rng, plan, np.interp(times_s, fine_s, wave)), 30.0)
         per_second = np.interp(np.arange(np.ceil(times_s[-1])), fine_s, rate)
         _write_lines(folder / "gt_HR.csv", ["HR", *(f"{value:.0f}" for value in per_second)])

@@ -59,11 +59,11 @@ def list_ubfc(root: Path | str | None, *, fps: float | None = None) -> VideoList
         If there is no video; the message says how to get the data set.
     """
     if root is None:
-        raise FileNotFoundError(f"datamodule.root is not set. {HOW_TO_GET}")
+        raise FileNotFoundError(f"datamodule.root, or test_root, is not set. {HOW_TO_GET}")
     folder = Path(root).expanduser().absolute()
     videos = [path for pattern in (f"*/{VIDEO}", f"DATASET_[12]/*/{VIDEO}") for path in folder.glob(pattern)]
     if not videos:
-        raise FileNotFoundError(f"no */{VIDEO} under {str(folder)!r} (datamodule.root). {HOW_TO_GET}")
+        raise FileNotFoundError(f"no */{VIDEO} under {str(folder)!r} (datamodule.root, or test_root). {HOW_TO_GET}")
     folders = sorted((video.parent for video in videos), key=lambda path: (path.parent.name, *_by_number(path.name)))
     entries = []
     for place in folders:

@@ -61,7 +61,7 @@ def list_vipl(root: Path | str | None, *, sources: Collection[int] = (1, 2, 3)) 
         If there is no video; the message says how to get the data set.
     """
     if root is None:
-        raise FileNotFoundError(f"datamodule.root is not set. {HOW_TO_GET}")
+        raise FileNotFoundError(f"datamodule.root, or test_root, is not set. {HOW_TO_GET}")
     folder = Path(root).expanduser().absolute()
     base = folder / "data" if (folder / "data").is_dir() else folder
     videos = list(base.glob(f"p*/v*/source*/{VIDEO}"))
@@ -70,7 +70,7 @@ def list_vipl(root: Path | str | None, *, sources: Collection[int] = (1, 2, 3)) 
     if not places:
         raise FileNotFoundError(
             f"no p*/v*/source*/{VIDEO} of {sorted(wanted)!r} (datamodule.source.sources) under {str(base)!r}"
-            f" (datamodule.root). {HOW_TO_GET}"
+            f" (datamodule.root, or test_root). {HOW_TO_GET}"
         )
     entries = []
     for place in places:

@@ -55,11 +55,13 @@ def list_vipl_v2(root: Path | str | None) -> VideoListing:
         If there is no video; the message says how to get the data set.
     """
     if root is None:
-        raise FileNotFoundError(f"datamodule.root is not set. {HOW_TO_GET}")
+        raise FileNotFoundError(f"datamodule.root, or test_root, is not set. {HOW_TO_GET}")
     folder = Path(root).expanduser().absolute()
     videos = sorted(folder.glob(f"*/video*{ENDING}"), key=lambda path: (len(path.parent.name), path))
     if not videos:
-        raise FileNotFoundError(f"no */video*{ENDING} under {str(folder)!r} (datamodule.root). {HOW_TO_GET}")
+        raise FileNotFoundError(
+            f"no */video*{ENDING} under {str(folder)!r} (datamodule.root, or test_root). {HOW_TO_GET}"
+        )
     entries = []
     for video in videos:
         column = video.name.removesuffix(ENDING)

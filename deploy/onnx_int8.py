@@ -32,9 +32,13 @@ _METHODS = {
     # Its ranges are written down instead of measured.
     "none": CalibrationMethod.MinMax,
 }
+# Windows, or frames where a window is a clip of them: what a net makes of a batch is in memory at once.
 _CALIBRATION_BATCH = 32
+_CLIP_NDIM = 5  # (clips, frames, channels, height, width)
 # Norms that no convolution could take in have no integer kernel; a softmax takes three times as long in 8 bits.
 _FLOAT_TYPES = ("BatchNormalization", "LayerNormalization", "Softmax")
+# On the maps of all frames of a clip, an average pool in 8 bits takes a fifth of the net's time: its kernel is scalar.
+_FLOAT_TYPES_OF_CLIPS = ("AveragePool",)
 
 
 class _Windows(CalibrationDataReader):
@@ -42,15 +46,17 @@ class _Windows(CalibrationDataReader):
 
     def __init__(self, name: str, windows: np.ndarray) -> None:
         self._name, self._windows = name, windows
+        frames = windows.shape[1] if windows.ndim == _CLIP_NDIM else 1
+        self._batch = max(1, _CALIBRATION_BATCH // frames)
         self.set_range(0, len(self))
 
     def __len__(self) -> int:
-        return -(-len(self._windows) // _CALIBRATION_BATCH)
+        return -(-len(self._windows) // self._batch)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        starts = (index * _CALIBRATION_BATCH for index in range(start_index, end_index))
+        starts = (index * self._batch for index in range(start_index, end_index))
         self._batches: Iterator[dict[str, np.ndarray]] = (
-            {self._name: np.ascontiguousarray(self._windows[start : start + _CALIBRATION_BATCH], dtype=np.float32)}
+            {self._name: np.ascontiguousarray(self._windows[start : start + self._batch], dtype=np.float32)}
             for start in starts
         )
 
@@ -121,8 +127,10 @@ def quantize_static_int8(
         raise ValueError("int8 needs calibration windows of the training split, got calibration=None")
     else:
         _check_calibration(model, calibration)
-    excluded = [*_find_nodes(model, float_nodes), *(n.name for n in model.graph.node if n.op_type in _FLOAT_TYPES)]
     symmetric = activations == "int8"
+    of_clips = len(model.graph.input[0].type.tensor_type.shape.dim) == _CLIP_NDIM and not symmetric
+    float_types = (*_FLOAT_TYPES, *(_FLOAT_TYPES_OF_CLIPS if of_clips else ()))
+    excluded = [*_find_nodes(model, float_nodes), *(n.name for n in model.graph.node if n.op_type in float_types)]
     prepared = ModelProto()
     prepared.CopyFrom(model)
     align_channels(prepared, align)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -225,6 +226,23 @@ def test_memory_is_constant_and_no_training_code_is_imported(model):
         assert imported == "[]"
         peaks.append(int(peak))
     assert peaks[1] - peaks[0] < 2500  # kB; as crops the longer video alone has 21,000
+
+
+def test_one_command_serves_a_page_while_the_video_plays(face, model):
+    command = [sys.executable, "stream.py", f"source={face}", f"artifact={model}", "detector=cascade", "view=none"]
+    options = ["page=true", "port=0", "speed=3"]
+    with subprocess.Popen([*command, *options], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("page: http://127.0.0.1:"), line
+        with urllib.request.urlopen(f"{line.split()[1]}events", timeout=60) as answer:
+            events = answer.read().decode().split("\n\n")
+        assert process.wait(60) == 0
+    states = [json.loads(event.removeprefix("data: ")) for event in events if event]
+    assert states[-1]["ended"]
+    assert states[-1]["hr_bpm"] == pytest.approx(72, abs=3)
+    assert max(len(state["wave"]) for state in states) > 100
+    assert any(state["box"] for state in states)
 
 
 def test_published_files_have_a_name_each(tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 
 from deploy.artifact import Artifact, predict
 from deploy.onnx import export_onnx
-from deploy.onnx_int8 import quantize_dynamic_int8
+from deploy.onnx_int8 import _Windows, quantize_dynamic_int8
 from deploy.onnx_macs import count_macs
 from lightning_modules.nets.cnn1d import Cnn1d
 from tests.configs import CLASSIFIERS, compose_config
@@ -252,3 +252,17 @@ def test_onnx_int8_keeps_the_byte_limit_of_every_model(tmp_path, model):
     single = export(net, tmp_path / "float32.onnx", example=example)
     quantized = export(net, tmp_path / "int8.onnx", example=example, precision="int8", calibration=windows)
     assert quantized.size_bytes <= config.model.limits.int8.size_ratio * single.size_bytes
+
+
+@pytest.mark.parametrize(
+    ("shape", "sizes"), [((70, 2, 8), [32, 32, 6]), ((3, 20, 6, 4, 4), [1, 1, 1]), ((5, 10, 6, 4, 4), [3, 2])]
+)
+def test_calibration_holds_32_windows_or_frames_at_once(shape, sizes):
+    windows = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    batches = []
+    reader = _Windows("input", windows)
+    while (fed := reader.get_next()) is not None:
+        batches.append(fed["input"])
+    assert [len(batch) for batch in batches] == sizes
+    assert len(reader) == len(sizes)
+    np.testing.assert_array_equal(np.concatenate(batches), windows)

@@ -1,14 +1,20 @@
-"""What paper P1's habits do to rates, on simulated waves; docs/rppg.md shows these figures."""
+"""What paper P1's habits do to rates, on simulated waves and videos; docs/rppg.md shows these figures."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 
 from composition.heart_rate import HeartRate
 from composition.rate_windows import RateWindows
+from datamodules.colour_pulse import colour_wave
+from datamodules.faces import track_faces
+from datamodules.heart_rate import find_rate
 from datamodules.pulse import PulseFilter
 from datamodules.stretches import Stretch
+from tests.configs import compose_config
+from tests.video_trees import draw
 from tracking.statistics import point_metrics
 
 FS, N_WINDOWS = 25.0, 6
@@ -48,3 +54,25 @@ def test_errors_of_p1s_habits(simulated, options, expected):
     found = point_metrics(task.read_waves(windows, waves))
     names = ("hr_mae_bpm_window", *(f"hr_mae_bpm_{group}_window" for group in ("low", "middle", "high")))
     np.testing.assert_allclose([found[name] for name in names], expected, atol=0.3)
+
+
+def measure_pos(faces, screen, seconds=10):
+    """Mean absolute error of POS in bpm over eight persons, with crops of a stage of conf/datamodule/faces."""
+    stage, errors = (
+        instantiate(compose_config("datamodule=synthetic_ubfc", f"datamodule/faces={faces}").datamodule.faces),
+        [],
+    )
+    for seed, hr_bpm in enumerate(np.linspace(54, 112, 8)):
+        scene = {"face": 0.42, "nod": 0.006, "shading": 0.015, "screen": screen}
+        _, _, rate, frames = draw(seconds, hr_bpm=hr_bpm, seed=seed, **scene)
+        rgb = np.array([crop.image.mean(axis=(0, 1)) for crop in track_faces(frames, stage, 36)])
+        errors.append(abs(float(find_rate(colour_wave(rgb, 30.0, "pos"), 30.0)) - rate.mean()))
+    return np.mean(errors)
+
+
+@pytest.mark.parametrize(
+    ("faces", "screen", "expected"),
+    [("cascade", 0.0, 0.3), ("whole_frame", 0.0, 0.4), ("cascade", 0.003, 0.4), ("whole_frame", 0.003, 22.4)],
+)
+def test_errors_without_the_faces_box(faces, screen, expected):
+    np.testing.assert_allclose(measure_pos(faces, screen), expected, atol=0.3)

@@ -129,3 +129,26 @@ def test_a_search_takes_less_error_for_better(job, monkeypatch):
     assert min(errors.values()) >= 0
     assert rows[0].recipe == "none"
     assert errors[rows[1].recipe] == min(errors.values())
+
+
+@pytest.mark.slow
+def test_a_narrow_tscan_learns_from_the_wave_of_a_wide_one(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(template_database())
+    wide = ("widths=[8,8]", "dense_width=16")
+    options = (
+        "model=tscan_narrow",
+        "compression=distill_wave",
+        "baselines=none",
+        "model.module.net.widths=[4,4]",
+        "model.module.net.dense_width=8",
+        *(f"compression.teacher.module.net.{option}" for option in wide),
+    )
+    rows = train.run(job_config(tmp_path, "distilled", *options))
+    assert [(row.role, row.model, row.recipe) for row in rows] == [
+        ("teacher", "tscan", "none"),
+        ("student", "tscan_narrow", "none"),
+        ("student", "tscan_narrow", "distill_wave"),
+    ]
+    teacher, alone, distilled = rows
+    assert distilled.params == alone.params < teacher.params / 2
+    assert distilled.metrics["test/hr_mae_bpm_video"].value < 3

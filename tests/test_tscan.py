@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_modules.nets.tscan import EDGES, TsCan, normalise_mask, temporal_shift
-from lightning_modules.nets.tscan_forms import UnrolledTsCan
+from lightning_modules.nets.tscan_forms import OneLookTsCan, UnrolledTsCan
 
 # Kernel and bias of every layer at 36 pixels.
 SHAPES = {
@@ -144,6 +144,17 @@ def test_tscan_clips_do_not_see_each_other_and_may_be_longer():
         torch.testing.assert_close(together[1:2], net(clips[1:2]))
         # Segments are the only horizon.
         torch.testing.assert_close(together[:, 4:8], net(clips[:, 4:8]))
+
+
+@pytest.mark.parametrize("edge", EDGES)
+def test_tscan_needs_one_look_at_a_clip_with_one_appearance(edge):
+    net = make_net(edge=edge)
+    clips = make_clips(net, 3)
+    one_look = OneLookTsCan(net)
+    with torch.no_grad():
+        assert (one_look(clips) - net(clips)).abs().max() > 1e-2
+        clips[:, :, 3:] = clips[:, :1, 3:]
+        torch.testing.assert_close(one_look(clips), net(clips), rtol=0, atol=1e-5)
 
 
 def test_tscan_learns_through_its_dropout():

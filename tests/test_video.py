@@ -234,6 +234,16 @@ def test_a_video_whose_face_leaves_is_refused(one):
     assert "shows no face in" in one(leaves_s=1.0, seconds=3)
 
 
+def test_two_faces_are_counted_and_logged(tmp_path, caplog):
+    write_ubfc_subject(tmp_path, "subject9", faces=2, seconds=2)
+    module = make_module(None, source=None, test_source=list_ubfc, test_root=tmp_path)
+    with caplog.at_level("INFO"):
+        module.setup()
+    assert module.counts["several_faces"] == 1
+    assert "subject9" in caplog.text
+    assert "2 faces" in caplog.text
+
+
 def test_a_grey_video_is_refused(one):
     assert "has no colour" in one(fake_stage(), infrared=True, seconds=2)
 
