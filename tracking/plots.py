@@ -17,6 +17,7 @@ from tracking.tallies import calibration_bins
 
 # Points of a curve that are drawn; areas come from all of them.
 N_DRAWN = 2000
+_HALF_LINE = 46  # characters of a legend in two columns
 MARKERS = {"teacher": "s", "student": "o", "baseline": "^", "device": "D"}
 
 
@@ -107,6 +108,8 @@ def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
     """
     metric = metric or default_metric(rows)
     drawn = [(row.size_bytes, row.metrics[metric], row) for row in rows if row.size_bytes and metric in row.metrics]
+    # Jobs of a sweep share a float model: its file has one point, however many rows.
+    drawn = list({(size, estimate.value, _label(row)): (size, estimate, row) for size, estimate, row in drawn}.values())
     if not drawn:
         raise ValueError(f"none of the {len(rows)} rows has both size_bytes and {metric!r}: nothing to plot")
     synthetic = "synthetic data" if any(row.data == "synthetic" for *_, row in drawn) else ""
@@ -122,16 +125,23 @@ def tradeoff_figure(rows: Sequence[Row], metric: str | None = None) -> Figure:
             axes.vlines(size, estimate.low, estimate.high, color="0.6", linewidth=0.8, zorder=1)
         known = row.latency_ms_p50 is not None
         colour = {"c": [row.latency_ms_p50], "vmin": limits[0], "vmax": limits[1]} if known else {"color": "0.5"}
-        label = f"{number}  {row.model} {row.recipe} {row.precision}"
-        marker = axes.scatter([size], [estimate.value], marker=MARKERS[row.role], s=40, zorder=2, label=label, **colour)
+        point: dict[str, Any] = {"marker": MARKERS[row.role], "s": 40, "zorder": 2, "label": f"{number}  {_label(row)}"}
+        marker = axes.scatter([size], [estimate.value], **point, **colour)
         points = marker if known else points
-        axes.annotate(str(number), (size, estimate.value), (6, 4), textcoords="offset points", fontsize=8)
+        before = sum(abs(np.log(size / other)) < 0.1 for other, *_ in drawn[: number - 1])
+        offset = (6 + 12 * before, 4)  # beside the numbers of files of much the same size
+        axes.annotate(str(number), (size, estimate.value), offset, textcoords="offset points", fontsize=8)
     _draw_fronts(axes, [row for *_, row in drawn], metric)
     # Names stand below the axes: beside their points they would cover one another.
-    figure.legend(loc="outside lower left", fontsize=7, ncols=2)
+    longest = max(len(_label(row)) for *_, row in drawn)
+    figure.legend(loc="outside lower left", fontsize=7, ncols=2 if longest < _HALF_LINE else 1)
     if points is not None:
         figure.colorbar(points, ax=axes, label="latency p50, batch 1 (ms)")
     return figure
+
+
+def _label(row: Row) -> str:
+    return f"{row.model} {row.recipe} {row.precision}"
 
 
 def _draw_fronts(axes: Axes, rows: Sequence[Row], metric: str) -> None:
