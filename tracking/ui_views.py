@@ -24,7 +24,7 @@ FIGURES = ("deploy/size_bytes", "deploy/latency_ms_p50")
 TAGS = ("verdict", "reference")
 # The UI's own names: of the box to select a run, of its name, of its date with the jobs' arrows.
 OWN = ("1", "attributes.`Run Name`", "runDateAndNestInfo")
-NAME_PX, RECIPE_PX, FIGURE_PX, REFERENCE_PX = 280, 180, 165, 260
+NAME_PX, RECIPE_PX, FIGURE_PX, REFERENCE_PX = 250, 150, 155, 260
 # The UI draws no more side by side.
 MAX_COMPARED = 50
 
