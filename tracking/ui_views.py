@@ -19,17 +19,22 @@ if TYPE_CHECKING:
 LOCAL_UI = "http://127.0.0.1:5000"
 # Where the UI of MLflow 3 looks for the views of an experiment.
 VIEW_TAG = "mlflow.sharedViewState."
-PARAMS = ("stage", "role", "model", "recipe", "precision", "data")
-FIGURES = ("deploy/size_bytes", "deploy/latency_ms_p50", "deploy/macs")
-TAGS = ("reference", "verdict")
+PARAMS = ("stage", "model", "recipe", "precision")
+FIGURES = ("deploy/size_bytes", "deploy/latency_ms_p50")
+TAGS = ("verdict", "reference")
+# The UI's own names: of the box to select a run, of its name, of its date with the jobs' arrows.
+OWN = ("1", "attributes.`Run Name`", "runDateAndNestInfo")
+NAME_PX, RECIPE_PX, FIGURE_PX, REFERENCE_PX = 250, 150, 155, 260
 # The UI draws no more side by side.
 MAX_COMPARED = 50
 
 
 def make_filter(group: str | None, filter_string: str | None) -> str:
-    """Filter of the UI's runs table; jobs of a group are shown with their rows below them."""
-    terms = [*([f"tags.group = {quoted(group)}"] if group else []), *([filter_string] if filter_string else [])]
-    return " and ".join(terms) or "tags.is_row = 'true'"
+    """Filter of the UI's runs table for rows, without the jobs above them."""
+    terms = ["tags.is_row = 'true'"]
+    if group:
+        terms.append(f"tags.group = {quoted(group)}")
+    return " and ".join([*terms, *([filter_string] if filter_string else [])])
 
 
 def save_view(
@@ -56,18 +61,25 @@ def save_view(
         If the store cannot be reached.
     """
     metric = metric or default_metric(rows)
-    figures = (metric, f"delta/{metric}", *FIGURES)
-    columns = [f"params.`{name}`" for name in PARAMS] + [f"metrics.`{name}`" for name in figures]
+    params, tags = [f"params.`{name}`" for name in PARAMS], [f"tags.`{name}`" for name in TAGS]
+    figures = [f"metrics.`{name}`" for name in (metric, f"delta/{metric}", *FIGURES)]
     state = {
         "searchFilter": filter_string,
-        # By this order alone the UI shows rows below their job.
-        "orderByKey": "attributes.start_time",
-        "orderByAsc": False,
+        # By date the UI folds rows away below their jobs; by name a model's rows follow one another, before and after.
+        "orderByKey": "tags.`mlflow.runName`",
+        "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "selectedColumns": [*columns, *(f"tags.`{name}`" for name in TAGS)],
+        "selectedColumns": [*params, *figures, *tags],
+        "columnOrder": [*OWN[:2], *params, *figures, *tags, OWN[2]],
+        "columnWidths": {
+            OWN[1]: NAME_PX,
+            params[2]: RECIPE_PX,
+            **dict.fromkeys(figures, FIGURE_PX),
+            tags[-1]: REFERENCE_PX,
+        },
     }
     experiment_id = _find_experiment(store, rows)
     key, now_ms = digest(state), int(time.time() * 1000)
