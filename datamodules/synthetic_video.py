@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _RATES_BPM = (54.0, 112.0)
 _UBFC_FPS = (30.0, 30.0, 28.7, 25.0)
 _VIPL_FPS = {1: 25.0, 2: 30.0, 3: 30.0, INFRARED_SOURCE: 30.0}
-# A face as large as in UBFC-rPPG; nods, shaded by a lamp, make the green channel alone wrong, as on real videos.
+# A face that leaves room around it; nods, shaded by a lamp, make the green channel alone wrong.
 _plan_scene = partial(FacePlan, face=0.42, nod=0.006, shading=0.015)
 _MJPEG_QUALITY = 98  # in between 8-bit steps the pulse lives on the average over many pixels
 

@@ -23,7 +23,6 @@ def green_peak_bpm(frames, fps):
 
 
 def test_shading_fools_the_green_channel_and_not_the_colours():
-    """Of UBFC-rPPG, too, GREEN misses by some 20 bpm where POS is near; so must what stands in for it."""
     errors = {}
     for shading in (0.0, 0.015):
         for seed, hr_bpm in enumerate(np.linspace(56, 110, 4)):
