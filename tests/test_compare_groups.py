@@ -40,6 +40,9 @@ def test_match_rows_takes_what_is_equal_in_both():
         for side, start in (("a", 0), ("b", 1))
     ]
     assert [(a.name, b.name) for a, b in match_rows(*seeds)] == [("a1", "b1"), ("a2", "b2")]
+    # Before each recipe of a sweep stands the same student.
+    again = [figure(0.9, name=f"again{number}", run_id=str(number), seed=0) for number in range(3)]
+    assert [(a.name, b.name) for a, b in match_rows(again, [figure(0.9, name="b", seed=0)])] == [("again2", "b")]
     lr = [figure(0.9, name=name, settings={"optim.lr": lr}) for name, lr in (("x", "0.1"), ("y", "0.2"))]
     assert [(a.name, b.name) for a, b in match_rows(lr, lr[1:])] == [("y", "y")]
 
@@ -221,7 +224,7 @@ def test_compare_saves_a_view_of_the_ui(store, capsys):  # noqa: F811
     assert f'runs=["{row.run_id}"]&experiments=["{store.experiment_id}"]' in unquote(compared)
     view = json.loads(store.client.get_experiment(store.experiment_id).tags[f"{VIEW_TAG}{key}"])
     state = json.loads(view["state"])
-    assert state["searchFilter"] == "tags.group = 'g1'"
+    assert state["searchFilter"] == "tags.is_row = 'true' and tags.group = 'g1'"
     assert "metrics.`delta/test/auroc_macro`" in state["selectedColumns"]
     # Again: the same view.
     assert run(capsys, "--ui", "http://host:5000/")[1] == out

@@ -45,7 +45,8 @@ def match_rows(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, R
     """Find the counterpart of each row: of the same role, and equal in everything of which both groups hold some value.
 
     What the groups have no value of in common, such as the seed of groups with one seed each, is what they are
-    compared in.
+    compared in. Of rows of a group that are the same in everything, such as a student before each of several recipes,
+    the last counts.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def match_rows(first: Sequence[Row], second: Sequence[Row]) -> list[tuple[Row, R
     """
     pairs = []
     for role in dict.fromkeys(row.role for row in first):
-        left, right = ([row for row in rows if row.role == role] for rows in (first, second))
+        left, right = (_distinct([row for row in rows if row.role == role]) for rows in (first, second))
         names = _shared_names(left, right)
         by_key: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = {}
         for side, rows in enumerate((left, right)):
@@ -134,13 +135,20 @@ def tabulate_pairs(pairs: Sequence[Pair], groups: tuple[str, str], metric: str |
     return TableText(header, cells, "; ".join(notes))
 
 
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Rows that differ in something; of those that do not the last."""
+    return list(
+        {tuple(sorted((name, str(value)) for name, value in _identity(row).items())): row for row in rows}.values()
+    )
+
+
 def tell_unmatched(first: Sequence[Row], second: Sequence[Row], pairs: Sequence[Pair]) -> list[str]:
     """One line for each row that has no counterpart."""
     matched = {row.run_id for pair in pairs for row in (pair.a, pair.b)}
     return [
         f"only in {name}: {row.name}"
         for name, rows in (("A", first), ("B", second))
-        for row in rows
+        for row in _distinct(rows)
         if row.run_id not in matched
     ]
 
