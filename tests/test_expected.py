@@ -36,10 +36,15 @@ def test_expect_does_not_believe_a_spread_that_is_tiny_by_chance():
 
 
 def test_expect_has_a_floor_below_the_tolerances():
-    (item,) = expect(fill(real_row()))
+    (item,) = expect(fill(real_row(0.93), real_row(0.93, 1)))
     assert item.tolerance == 1.0
     (item,) = expect(fill(real_row(), cells=(example_cell(metric="params", unit="count", value=None),)))
     assert (item.value, item.tolerance) == (534_005, 0)
+
+
+def test_expect_is_generous_where_one_seed_was_run():
+    (item,) = expect(fill(real_row()))
+    assert item.tolerance == 5.0
 
 
 def test_expect_leaves_out_what_is_not_measured_and_what_is_the_machines():
