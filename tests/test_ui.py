@@ -26,7 +26,8 @@ SWEEP = (
 )
 LONG_MS = 120_000
 
-pytestmark = pytest.mark.slow
+# The sweep alone takes minutes where other jobs run beside it.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -188,10 +187,9 @@ def to_rich(table: TableText, title: str = "") -> Table:
 def to_plain(table: TableText, title: str = "") -> str:
     """Table as plain text, as wide as its content needs, whatever the terminal."""
     rich = to_rich(table, title)
-    console = Console(file=io.StringIO(), width=10_000, color_system=None, legacy_windows=False)
-    width = Measurement.get(console, console.options, rich).maximum
     caption, rich.caption = table.caption, None
-    console = Console(file=io.StringIO(), width=max(width, 1), color_system=None, legacy_windows=False)
+    # Wide enough for any table; measuring its content first would take as long as printing it.
+    console = Console(file=io.StringIO(), width=10_000, color_system=None, legacy_windows=False)
     with console.capture() as capture:
         console.print(rich)
     lines = [line.rstrip() for line in capture.get().splitlines()]
