@@ -5,6 +5,7 @@ import pytest
 
 from datamodules.heart_rate import METHODS, cut_windows, find_rate, find_rates, find_variability, signal_to_noise
 from datamodules.pulse import PulseFilter
+from datamodules.simulated_face import simulate_pulse, simulate_rate
 
 
 def make_wave(rate_bpm, fs=30.0, seconds=10.0, noise=0.2, n=8):
@@ -109,3 +110,37 @@ def test_heart_rate_variability_is_that_of_the_beats():
 def test_heart_rate_refuses_what_has_none(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+READINGS = {
+    "fft": lambda steps: find_rate(PulseFilter()(steps, 30.0), 30.0),
+    "hann": lambda steps: find_rate(PulseFilter()(steps, 30.0) * np.hanning(len(steps)), 30.0),
+    "derivative": lambda steps: find_rate(steps, 30.0),
+    "autocorrelation": lambda steps: find_rate(PulseFilter()(steps, 30.0), 30.0, "autocorrelation"),
+    "peaks": lambda steps: find_rate(PulseFilter()(steps, 30.0), 30.0, "peaks"),
+}
+
+
+def test_heart_rate_by_fft_holds_where_there_is_noise():
+    """docs/rppg.md shows these figures."""
+    rng = np.random.default_rng(1)
+    found = {}
+    for noise in (0.5, 1.0, 2.0):
+        errors = {name: [] for name in READINGS}
+        for _ in range(60):
+            hr_bpm, times_s = rng.uniform(50, 115), np.arange(301) / 30
+            rate = simulate_rate(rng, times_s, hr_bpm)
+            steps = np.diff(simulate_pulse(rng, times_s, rate))
+            steps = steps / steps.std() + noise * rng.normal(size=300)
+            for name, read in READINGS.items():
+                errors[name].append(abs(float(read(steps)) - rate[1:].mean()))
+        found |= {(name, noise): np.mean(values) for name, values in errors.items()}
+    expected = {
+        "fft": (0.22, 0.46),
+        "hann": (0.28, 0.67),
+        "derivative": (0.17, 1.52),
+        "autocorrelation": (0.59, 5.78),
+        "peaks": (0.55, 3.31),
+    }
+    for name, figures in expected.items():
+        np.testing.assert_allclose([found[name, 1.0], found[name, 2.0]], figures, atol=0.05, err_msg=name)
