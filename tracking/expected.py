@@ -99,7 +99,8 @@ def find_drift(expected: Sequence[Expected], cells: Sequence[Filled]) -> list[Dr
         elif filled.estimate is None:
             drift.append(Drift(cell=item.cell, why=filled.says))
         elif not abs(filled.estimate.value - item.value) <= item.tolerance + 1e-9 * max(1.0, abs(item.value)):
-            wanted = f"{item.value:.6g} +- {item.tolerance:.3g} {item.unit}"
+            unit = "" if item.unit == "1" else f" {item.unit}"
+            wanted = f"{item.value:.6g} +- {item.tolerance:.3g}{unit}"
             drift.append(Drift(cell=item.cell, why=f"is {filled.estimate.value:.6g}, expected {wanted}"))
     return drift
 
