@@ -7,6 +7,7 @@ import pytest
 from tests.mlflow_template import fresh_store
 from tests.table_examples import example_cell, example_table, fill, real_row
 from tests.tracking_examples import example_predictions, example_row
+from tracking.figures import draw_answers
 from tracking.plots import roc_figure
 from tracking.report_plots import draw_groups, draw_parameters
 from tracking.reports import Figure, Report, collect_figures, write_reports
@@ -130,6 +131,18 @@ def test_figures_come_from_the_runs_as_they_lie_there(tmp_path):
     figures = collect_figures(table, fill(row), store)
     assert [figure.caption for figure in figures] == ["student alone: ROC curves, real data, seed 0"]
     assert figures[0].uri.startswith("data:image/png;base64,iVBOR")
+    assert not figures[0].wide
+
+
+def test_a_picture_of_several_panels_takes_the_whole_width(tmp_path):
+    store = fresh_store(tmp_path)
+    with store.job("job", group="g") as job, job.child("student") as run:
+        drawn = draw_answers(example_predictions(), "student")
+        row = store.log_row(run.run_id, real_row(run_id=None), figures={"confusion.png": drawn["confusion.png"]})
+    (figure,) = collect_figures(example_table(plots=("confusion",)), fill(row), store)
+    assert figure.wide
+    page = pages(tmp_path / "pages", report(fill(row), figures=(figure,)))["p3_distillation.html"]
+    assert '<figure class="wide">' in page
 
 
 def test_the_figure_over_parameters_shows_both_sides():

@@ -39,10 +39,11 @@ HEADER = ("row", "figure", "published", "ours", "interval", "difference", "gate"
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A picture in a page: what it shows, and the picture as a data URI."""
+    """A picture in a page: what it shows, the picture as a data URI, and whether it takes the page's whole width."""
 
     caption: str
     uri: str
+    wide: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ def collect_figures(table: PaperTable, cells: Sequence[Filled], store: "Store") 
                 data = _read_figure(store, row, RUN_FIGURES[plot])
                 if data is not None:
                     caption = f"{label}: {CAPTIONS[plot]}, {row.data} data, seed {row.seed}"
-                    figures.append(Figure(caption=caption, uri=to_data_uri("image/png", data)))
+                    figures.append(Figure(caption=caption, uri=to_data_uri("image/png", data), wide=_is_wide(data)))
             continue
         drawn = draw_parameters(cells) if plot == "parameters" else draw_groups(cells)
         if drawn is not None:
@@ -318,6 +319,12 @@ def _read_figure(store: "Store", row: Row, name: str) -> bytes | None:
     """Picture of a row's run; None where it was not drawn."""
     run_id = str(row.run_id)
     return store.read_file(run_id, name) if name in store.list_files(run_id) else None
+
+
+def _is_wide(png: bytes) -> bool:
+    """Whether a picture is twice as wide as high, or more: several panels beside one another."""
+    width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))
+    return width >= 2 * height
 
 
 def _number(value: float) -> float | None:
