@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from datamodules.rpeaks import find_nearest
 from deploy.artifact import load_artifact, predict
 from stream import StreamOptions, run
 
@@ -45,10 +46,7 @@ def count_agreement(
     """Pair each beat with the nearest one of the stream (seconds, in order) and count equal classes."""
     if not len(stream_s):
         return Agreement(len(times_s), 0, 0)
-    right = np.searchsorted(stream_s, times_s).clip(1, max(1, len(stream_s) - 1))
-    left = right - 1
-    right = right.clip(max=len(stream_s) - 1)
-    nearest = np.where(abs(stream_s[left] - times_s) <= abs(stream_s[right] - times_s), left, right)
+    nearest = find_nearest(stream_s, times_s)
     near = abs(stream_s[nearest] - times_s) <= TOLERANCE_S
     return Agreement(len(times_s), int(near.sum()), int((found[nearest] == classes)[near].sum()))
 

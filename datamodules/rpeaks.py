@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,6 +151,27 @@ def _search_places(n_samples: int, detections: NDArray[np.int64], fs: float) -> 
     return np.clip(detections[:, None] + offsets, 0, n_samples - 1)
 
 
+def find_nearest(sorted_values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """Find the nearest of some values to each wanted one; of two that are as near, the smaller.
+
+    Parameters
+    ----------
+    sorted_values : ndarray, shape (m,)
+        At least one, in ascending order.
+    wanted : ndarray, shape (n,)
+        In the same unit.
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+        Positions in ``sorted_values``.
+    """
+    after = np.clip(np.searchsorted(sorted_values, wanted), 1, max(1, len(sorted_values) - 1))
+    before = after - 1
+    after = np.minimum(after, len(sorted_values) - 1)
+    return np.where(wanted - sorted_values[before] <= sorted_values[after] - wanted, before, after)
+
+
 def correct_beats(
     beats: NDArray[np.int64], rpeaks: NDArray[np.int64], fs: float, match_s: float = MATCH_S
 ) -> CorrectedBeats:
@@ -178,10 +200,7 @@ def correct_beats(
     """
     if len(beats) == 0 or len(rpeaks) == 0:
         return CorrectedBeats(beats, np.zeros(len(beats), dtype=bool), 0, 0)
-    after = np.clip(np.searchsorted(rpeaks, beats), 1, max(1, len(rpeaks) - 1))
-    before = after - 1
-    after = np.minimum(after, len(rpeaks) - 1)
-    nearest = np.where(beats - rpeaks[before] <= rpeaks[after] - beats, before, after)
+    nearest = find_nearest(rpeaks, beats)
     distance = np.abs(rpeaks[nearest] - beats)
     confirmed = distance <= match_s * fs
     # The nearest beat first, so that `unique` finds it as the owner of its peak.
