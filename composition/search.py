@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from deploy.artifact import Artifact
 from deploy.profile import latency_ratio, profile_artifacts
+from tracking.fronts import find_unbeaten
 from tracking.headline import Headline
 from tracking.plots import front_figure
 from tracking.tables import TableText, to_markdown
@@ -107,16 +108,7 @@ def find_front(trials: Sequence[Trial], costs: Sequence[str]) -> list[int]:
     """
     # (trials, 1 + costs), smaller is better.
     values = np.array([[-trial.metric, *(trial.costs[cost] for cost in costs)] for trial in trials])
-    front = [
-        index
-        for index, own in enumerate(values)
-        if not any(
-            (other <= own).all() and ((other < own).any() or position < index)
-            for position, other in enumerate(values)
-            if position != index
-        )
-    ]
-    return sorted(front, key=lambda index: values[index, 0])
+    return sorted(sorted(find_unbeaten(values)), key=lambda index: values[index, 0])
 
 
 def choose(trials: Sequence[Trial], budget: Mapping[str, float | None], n_points: int) -> list[int]:

@@ -1,20 +1,38 @@
 """The Pareto front: artifacts that no other one beats in both what they cost and how well they do."""
 
 import math
-import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tracking.headline import is_larger_better
 from tracking.rows import Row
-from tracking.seeds import ERRORS
 from tracking.tables import MISSING, default_metric
 
 # What an artifact costs, by how the column calls it.
 COSTS = {"size": "size_bytes", "latency": "latency_ms_p50"}
 
 
-def is_larger_better(metric: str) -> bool:
-    """Whether more of a metric is better: of everything but errors."""
-    return not ERRORS & set(re.split("[/_]", metric))
+def find_unbeaten(values: NDArray[np.float64]) -> list[int]:
+    """Find the rows that no other one beats: nowhere larger, and smaller somewhere.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n, n_costs)
+        Smaller is better. Of rows that are the same the first one counts.
+
+    Returns
+    -------
+    list of int
+        Positions, by the first column, then the next ones.
+    """
+    front: list[int] = []
+    # Whatever beats a row comes before it in this order, and so does something of the front.
+    for index in np.lexsort(values.T[::-1]).tolist():
+        if not (values[front] <= values[index]).all(axis=1).any():
+            front.append(index)
+    return front
 
 
 def find_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -22,13 +40,7 @@ def find_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
     Of points that are the same the first one counts.
     """
-    order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1], index))
-    front, best = [], -math.inf
-    for index in order:
-        if points[index][1] > best:
-            front.append(index)
-            best = points[index][1]
-    return front
+    return find_unbeaten(np.array([(cost, -gain) for cost, gain in points]).reshape(-1, 2))
 
 
 def mark_front(rows: Sequence[Row], metric: str | None = None, *, cost: str) -> list[Row]:

@@ -1,8 +1,16 @@
 """The one metric that rows of a task are judged, searched and compared by."""
 
+import re
 from dataclasses import dataclass
 
 TASKS = ("classification", "heart_rate")
+# Errors among the metrics, by a word of their name; of the others more is better.
+ERRORS = {"ece", "mae", "rmse", "mape"}
+
+
+def is_larger_better(metric: str) -> bool:
+    """Whether more of a metric is better: of everything but errors."""
+    return not ERRORS & set(re.split("[/_]", metric))
 
 
 @dataclass(frozen=True)

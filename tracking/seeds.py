@@ -1,7 +1,6 @@
 """Rows that differ in nothing but their seed, as one: mean, interval over seeds and subjects, test over seeds."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from tracking.answers import Answered
 from tracking.comparison import ComparisonRefused
+from tracking.headline import is_larger_better
 from tracking.intervals import accelerate, measure_acceleration, tail_share, take_percentiles
 from tracking.pairing import align
 from tracking.predictions import encode_ids
@@ -20,8 +20,6 @@ from tracking.tables import MISSING, TableText, default_metric, explain_interval
 
 Floats = NDArray[np.float64]
 
-# Errors among the metrics, by a word of their name; of the others more is better.
-ERRORS = {"ece", "mae", "rmse", "mape"}
 # What rows with the same settings may still differ in, besides the seed.
 FIELDS = ("role", "name", "model", "recipe", "runtime", "precision", "data", "dataset", "level", "leaky", "reference")
 
@@ -265,7 +263,7 @@ def _summarise(
     if other is None or not paired:
         return summary
     differences, delta = figures.pool(paired, [twins[row.seed] for row in paired])
-    better = not ERRORS & set(re.split("[/_]", metric))
+    better = is_larger_better(metric)
     answer = None if margin is None else judge_noninferiority(delta, margin, larger_is_better=better)
     p = wilcoxon_seeds(differences.tolist()) if np.isfinite(differences).all() else None
     return replace(summary, reference=other[0].name, n_pairs=len(paired), delta=delta, p=p, noninferior=answer)
