@@ -42,11 +42,12 @@ from tracking.pivot import tabulate_pivot
 from tracking.plots import tradeoff_figure
 from tracking.rendering import render
 from tracking.rows import Row
+from tracking.search import filter_rows
 from tracking.seeds import summarise_seeds, tabulate_seeds
 from tracking.side_by_side import compare_groups, tabulate_pairs, tell_unmatched
 from tracking.store import Store, initialise
 from tracking.tables import add_column, default_metric, tabulate_rows, to_csv, to_json
-from tracking.ui_views import compare_url, make_filter, save_view
+from tracking.ui_views import compare_url, save_view
 
 LOGGER = logging.getLogger(__name__)
 CONFIG = Path(__file__).resolve().parent / "conf" / "tracking" / "mlflow.yaml"
@@ -188,9 +189,8 @@ def _report_groups(arguments: argparse.Namespace, store: Store) -> str:
     first, second = (_read(arguments, store, group) for group in arguments.groups)
     check_same_task([*first, *second])
     check_same_level([*first, *second])
-    if not arguments.figures and not {row.split_digest for row in first} & {row.split_digest for row in second} - {
-        None
-    }:
+    sides = [{row.split_digest for row in rows if row.split_digest is not None} for rows in (first, second)]
+    if not arguments.figures and not sides[0] & sides[1]:
         check_same_split([*first, *second])
     predictions = cache(store.read_predictions)
     pairs = compare_groups(first, second, predictions, arguments.resamples)
@@ -211,7 +211,7 @@ def _report_groups(arguments: argparse.Namespace, store: Store) -> str:
 
 def _tell_views(arguments: argparse.Namespace, rows: Sequence[Row], store: Store) -> str:
     group = arguments.group or (None if arguments.filter else rows[0].group)
-    chosen = make_filter(group, arguments.filter)
+    chosen = filter_rows(group, arguments.filter)
     table = save_view(store, rows, chosen, metric=arguments.metric, ui=arguments.ui)
     return f"runs table: {table}\ncompared: {compare_url(store, rows, ui=arguments.ui)}\n"
 

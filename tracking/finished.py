@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tracking.search import search_runs
+from tracking.search import IS_ROW, PARENT, search_runs
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 DIGESTS = ("data_digest", "split_digest", "preprocessing_digest")
-PARENT = "mlflow.parentRunId"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def find_finished(client: "MlflowClient") -> dict[str, list[FinishedJob]]:
     runs = {run.info.run_id: run for run in search_runs(client, "attributes.status = 'FINISHED'")}
     rows: dict[str, list[str]] = {}
     for run_id, run in runs.items():
-        if run.data.tags.get("is_row") == "true" and run.data.tags.get(PARENT) in runs:
+        if run.data.tags.get(IS_ROW) == "true" and run.data.tags.get(PARENT) in runs:
             rows.setdefault(run.data.tags[PARENT], []).append(run_id)
     found: dict[str, list[FinishedJob]] = {}
     for parent, row_ids in rows.items():

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 PAGE = 1000
+# Tags of runs: of those that hold a row, and MLflow's own of nested ones.
+IS_ROW, PARENT = "is_row", "mlflow.parentRunId"
 
 
 def search_runs(
@@ -67,6 +69,16 @@ def search_runs(
             token = page.token
             if not token or limit is not None:
                 return found
+
+
+def filter_rows(group: str | None = None, filter_string: str | None = None) -> str:
+    """Make the filter that finds rows: of a group, of a filter of one's own, of both or all of them."""
+    terms = [f"tags.{IS_ROW} = 'true'"]
+    if group is not None:
+        terms.append(f"tags.group = {quoted(group)}")
+    if filter_string is not None:
+        terms.append(filter_string)
+    return " and ".join(terms)
 
 
 @contextmanager

@@ -14,16 +14,16 @@ from tracking.connection import retry, write_batch
 from tracking.documents import summarise, tell_stage
 from tracking.outbox import FILES, Outbox, is_local
 from tracking.rows import Row, read_rows_file, rows_from_json, rows_to_json, write_rows
-from tracking.search import quoted, search_runs
+from tracking.search import IS_ROW, PARENT, quoted, search_runs
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 # Tags of our own, besides the ones named after fields of the row.
-IS_ROW, LOOK, UNSENT_ID = "is_row", "test_look", "unsent_id"
+LOOK, UNSENT_ID = "test_look", "unsent_id"
 KEPT = "Nothing is lost: rows.json in the job's output folder keeps the results."
 # What MLflow's UI shows as a run's description.
-PARENT, NOTE = "mlflow.parentRunId", "mlflow.note.content"
+NOTE = "mlflow.note.content"
 PARAM_FIELDS = ("role", "model", "recipe", "runtime", "precision", "data", "dataset", "seed", "threads")
 TAG_FIELDS = (
     *("role", "device", "model", "recipe", "runtime", "precision", "data", "level", "leaky", "reference", "verdict"),

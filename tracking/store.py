@@ -23,9 +23,8 @@ from tracking.outbox import Outbox, send_or_keep
 from tracking.owners import terminate_cleanly
 from tracking.rows import Row, read_rows_file
 from tracking.runs import close_stale_runs, open_run
-from tracking.search import download_file, find_local_file, quoted, search_runs
+from tracking.search import PARENT, download_file, filter_rows, find_local_file, search_runs
 from tracking.sending import (
-    IS_ROW,
     KEPT,
     LOOK,
     RowContent,
@@ -61,7 +60,7 @@ class OpenRun:
         self, name: str, *, params: Mapping[str, Any] | None = None, tags: Mapping[str, Any] | None = None
     ) -> Iterator["OpenRun"]:
         """Open a nested run for one artifact; closed FINISHED, or FAILED when the block raises."""
-        nested = {**(tags or {}), "mlflow.parentRunId": self.run_id}
+        nested = {**(tags or {}), PARENT: self.run_id}
         store = self.store
         with open_run(store.client, store.experiment_id, name, self.group, params, nested, store.outbox) as run_id:
             yield OpenRun(store, run_id, name, self.group)
@@ -200,7 +199,7 @@ class Store:
 
     def newest_group(self) -> str | None:
         """Group of the row that was written last, or None in an empty store."""
-        runs = search_runs(self.client, f"tags.{IS_ROW} = 'true'", limit=1)
+        runs = search_runs(self.client, filter_rows(), limit=1)
         return runs[0].data.tags.get("group") if runs else None
 
     def read_rows(self, *, group: str | None = None, filter_string: str | None = None) -> list[Row]:
@@ -227,12 +226,7 @@ class Store:
             group = self.newest_group()
             if group is None:
                 return []
-        terms = [f"tags.{IS_ROW} = 'true'"]
-        if group is not None:
-            terms.append(f"tags.group = {quoted(group)}")
-        if filter_string is not None:
-            terms.append(filter_string)
-        runs = search_runs(self.client, " and ".join(terms), bare=True)
+        runs = search_runs(self.client, filter_rows(group, filter_string), bare=True)
         places = [(run.info.run_id, find_local_file(run.info.artifact_uri, ROW_FILE)) for run in reversed(runs)]
         return [read_rows_file(path)[0] if path else self.read_row(run_id) for run_id, path in places]
 

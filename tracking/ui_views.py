@@ -10,7 +10,6 @@ from urllib.parse import quote
 from tracking.connection import retry
 from tracking.digests import digest
 from tracking.rows import Row
-from tracking.search import quoted
 from tracking.tables import default_metric
 
 if TYPE_CHECKING:
@@ -27,14 +26,6 @@ OWN = ("1", "attributes.`Run Name`", "runDateAndNestInfo")
 NAME_PX, RECIPE_PX, FIGURE_PX, REFERENCE_PX = 250, 150, 155, 260
 # The UI draws no more side by side.
 MAX_COMPARED = 50
-
-
-def make_filter(group: str | None, filter_string: str | None) -> str:
-    """Filter of the UI's runs table for rows, without the jobs above them."""
-    terms = ["tags.is_row = 'true'"]
-    if group:
-        terms.append(f"tags.group = {quoted(group)}")
-    return " and ".join([*terms, *([filter_string] if filter_string else [])])
 
 
 def save_view(
