@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.bench_video import FPS, read_peak_mb
+from bench.bench_video import FPS
 from datamodules.simulated_face import FacePlan, render_frames, simulate_pulse
 from deploy.artifact import Artifact
+from deploy.measure import read_peak_bytes
 
 PROJECT = Path(__file__).resolve().parents[1]
 MOST_DECODED, MOST_PLAIN, MOST_GROWTH_MB = 0.08, 0.04, 30.0
@@ -140,7 +141,7 @@ def watch(model: str, video: str, weights: str) -> None:
         WatchOptions(),
     )
     cpu_s, cpu_all_s = time.thread_time() - start, time.process_time() - start_all
-    print(json.dumps({**found, "cpu_s": cpu_s, "cpu_all_s": cpu_all_s, "memory_mb": read_peak_mb()}))
+    print(json.dumps({**found, "cpu_s": cpu_s, "cpu_all_s": cpu_all_s, "memory_mb": read_peak_bytes() / 2**20}))
 
 
 def measure(model: Path, video: Path, weights: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ frames per second. With ``--weights`` both use the SSD, otherwise the cascade.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from datamodules.synthetic_video import encode_video
 from datamodules.video_crops import load_record
 from datamodules.video_files import probe_video, read_frames
 from datamodules.video_records import VideoEntry, VideoRecord
+from deploy.measure import read_peak_bytes
 
 PROJECT = Path(__file__).resolve().parents[1]
 LEAST_RATIO, MOST_GROWTH_MB = 3.0, 30.0
@@ -79,14 +79,6 @@ def measure_memory(path: Path, n_frames: int, weights: str | None, cache: str) -
     return float(subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def read_peak_mb() -> float:
-    """Peak memory of this process in MB; what `resource` says begins with that of the process that started it."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
-
-
 def main() -> None:
     """Print both figures with their limits."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -99,7 +91,7 @@ def main() -> None:
     if arguments.child:
         path, n_frames, cache = arguments.child
         load_record(make_entry(Path(path), int(n_frames)), stage, SIZE, cache)
-        print(read_peak_mb())
+        print(read_peak_bytes() / 2**20)
         return
     with tempfile.TemporaryDirectory() as scratch:
         path, n_frames = Path(scratch) / "vid.avi", SHORT_S * FPS

@@ -114,7 +114,8 @@ def _memory_bytes(field: str) -> int | None:
     return None if line is None else int(line.split()[1]) * 1024
 
 
-def _peak_bytes() -> int:
+def read_peak_bytes() -> int:
+    """Peak memory of this process."""
     # On Linux ru_maxrss survives exec: a child of a large parent starts with its peak. VmHWM does not.
     peak = _memory_bytes("VmHWM")
     if peak is not None:
@@ -131,10 +132,10 @@ def measure_peak_memory(path: Path, input_shape: Sequence[int], *, threads: int)
     signal = np.zeros((1, *input_shape), dtype=np.float32)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before = _memory_bytes("VmRSS") or _peak_bytes()
+    before = _memory_bytes("VmRSS") or read_peak_bytes()
     session = target.open_session(path, threads=threads)
     session(signal)
-    return max(_peak_bytes() - before, 0)
+    return max(read_peak_bytes() - before, 0)
 
 
 def answer(request: Mapping[str, Any]) -> Any:
