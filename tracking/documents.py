@@ -17,22 +17,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 CARD_FILE, REPORT_FILE = "model_card.md", "report.html"
 # What the card takes from the row as it is.
 CARD_FIELDS = (
-    *(
-        "role",
-        "task",
-        "model",
-        "recipe",
-        "precision",
-        "runtime",
-        "data",
-        "dataset",
-        "level",
-        "leaky",
-        "seed",
-        "threads",
-    ),
-    *("params", "macs", "size_bytes", "latency_ms_p50", "latency_ms_p99", "verdict", "reasons", "n_test", "n_subjects"),
-    *("test_looks", "data_digest", "split_digest", "preprocessing_digest", "run_id", "reference", "reference_run_id"),
+    *("role", "task", "model", "recipe", "precision", "runtime", "data", "dataset", "level", "leaky", "seed"),
+    *("threads", "params", "macs", "size_bytes", "latency_ms_p50", "latency_ms_p99", "verdict", "reasons", "n_test"),
+    *("n_subjects", "test_looks", "data_digest", "split_digest", "preprocessing_digest", "run_id", "reference"),
+    "reference_run_id",
 )
 # What the card states where somebody knows it.
 KNOWN = (
@@ -43,17 +31,9 @@ KNOWN = (
 ABOUT = (
     *("role", "model", "recipe", "runtime", "precision", "device", "data", "dataset", "level", "seed", "threads"),
     *("params", "macs", "int8_macs_share", "sparsity", "size_bytes", "compressed_bytes", "latency_ms_p50"),
-    *(
-        "latency_ms_p99",
-        "latency_ratio",
-        "peak_memory_bytes",
-        "energy_mj",
-        "flips",
-        "training_s",
-        "n_test",
-        "n_subjects",
-    ),
-    *("test_looks", "reference_run_id", "data_digest", "split_digest", "preprocessing_digest", "config_digest"),
+    *("latency_ms_p99", "latency_ratio", "peak_memory_bytes", "energy_mj", "flips", "training_s", "n_test"),
+    *("n_subjects", "test_looks", "reference_run_id", "data_digest", "split_digest", "preprocessing_digest"),
+    "config_digest",
 )
 COLOURS = {"PASS": "reproduced", "FAIL": "worse", "INCONCLUSIVE": "different"}
 
