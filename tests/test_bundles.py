@@ -17,7 +17,6 @@ from deploy.bundle import BundleError
 from lightning_modules.metrics import to_probabilities
 from tests.bundles import CLASS_NAMES, example_report, export_small
 from tests.exporting import make_small_windows
-from tests.mlflow_template import fresh_store
 from tests.tracking_examples import example_row
 from tracking.connection import TrackingError
 from tracking.predictions import make_predictions
@@ -48,13 +47,6 @@ def datamodule(truth):
         record_ids=lambda split: truth[1].record_ids,
         windows=lambda split, positions: make_small_windows()[positions - 100],
     )
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    store = fresh_store(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
-    return store
 
 
 def log_model(store, artifact, predictions, tags=None, **changes):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import compare
-from tests.mlflow_template import fresh_store
 from tests.tracking_examples import CLASS_NAMES, example_beats, example_predictions, example_row
 from tracking.comparison import ComparisonRefused, check_same_split, compare_with, find_reference, refer_to
 from tracking.paired_tests import delong, mcnemar
@@ -19,13 +18,6 @@ RESAMPLES = ("--resamples", "100")
 TEACHER, STUDENT, INT8 = (
     example_predictions(noise_seed=seed, signal=signal) for seed, signal in ((1, 2.0), (2, 1.5), (3, 1.4))
 )
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    store = fresh_store(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
-    return store
 
 
 def log_row(store, job, predictions, against=None, **changes):

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from tests.test_compare import INT8, STUDENT, TEACHER, log_row, run, store  # noqa: F401
+from tests.test_compare import INT8, STUDENT, TEACHER, log_row, run
 from tests.tracking_examples import example_predictions, example_row
 from tracking.comparison import ComparisonRefused
 from tracking.fronts import find_front, mark_front, tell_fronts
@@ -25,7 +25,7 @@ def figure(value, **changes):
     return example_row(metrics={"test/auroc_macro": Estimate(value, value - 0.01, value + 0.01)}, **changes)
 
 
-def log_group(store, group, predictions, **changes):  # noqa: F811
+def log_group(store, group, predictions, **changes):
     with store.job("job", group=group) as job:
         return [log_row(store, job, predictions, **({"name": "student"} | changes))]
 
@@ -60,7 +60,7 @@ def test_own_settings_are_those_of_the_own_steps():
     assert "compression.steps.prune.amount" not in own_settings(example_row(recipe="int8", settings=settings))
 
 
-def test_compare_puts_two_groups_side_by_side(store, capsys):  # noqa: F811
+def test_compare_puts_two_groups_side_by_side(store, capsys):
     log_group(store, "g1", STUDENT, seed=0)
     log_group(store, "g2", TEACHER, seed=1, size_bytes=1_000)
     code, out, err = run(capsys, "--groups", "g1", "g2", "--resamples", "100", "--metric", "test/auroc_macro")
@@ -72,7 +72,7 @@ def test_compare_puts_two_groups_side_by_side(store, capsys):  # noqa: F811
     assert "1,000" in out
 
 
-def test_compare_refuses_two_groups_of_other_test_sides(store, capsys):  # noqa: F811
+def test_compare_refuses_two_groups_of_other_test_sides(store, capsys):
     log_group(store, "g1", STUDENT)
     log_group(store, "g2", example_predictions(100), split_digest="split-b")
     code, out, err = run(capsys, "--groups", "g1", "g2")
@@ -85,7 +85,7 @@ def test_compare_refuses_two_groups_of_other_test_sides(store, capsys):  # noqa:
     assert "B against A" not in out
 
 
-def test_compare_tells_what_has_no_counterpart(store, capsys):  # noqa: F811
+def test_compare_tells_what_has_no_counterpart(store, capsys):
     log_group(store, "g1", STUDENT)
     log_group(store, "g2", STUDENT)
     log_group(store, "g2", INT8, name="small", recipe="ptq_int8", precision="int8")
@@ -109,7 +109,7 @@ def test_compare_tells_what_has_no_counterpart(store, capsys):  # noqa: F811
         ("--ui", "--plot", "x.png"),
     ],
 )
-def test_compare_refuses_options_that_do_not_go_together(store, capsys, options):  # noqa: F811
+def test_compare_refuses_options_that_do_not_go_together(store, capsys, options):
     code, out, err = run(capsys, *options)
     assert (code, out) == (2, "")
     assert options[0] in err
@@ -169,7 +169,7 @@ def test_front_holds_what_nobody_beats():
     assert labels[-2:] == ["Pareto front of size", "Pareto front of latency"]
 
 
-def test_compare_shows_the_front(store, capsys):  # noqa: F811
+def test_compare_shows_the_front(store, capsys):
     with store.job("job", group="g1") as job:
         log_row(store, job, TEACHER, name="big", size_bytes=9_000, latency_ms_p50=9.0)
         log_row(store, job, INT8, name="small", size_bytes=1_000, latency_ms_p50=0.5)
@@ -179,7 +179,7 @@ def test_compare_shows_the_front(store, capsys):  # noqa: F811
     assert small.rstrip().endswith("size, latency")
 
 
-def test_hostile_names_are_text_in_every_format(store, capsys):  # noqa: F811
+def test_hostile_names_are_text_in_every_format(store, capsys):
     log_group(store, "g1", STUDENT, name=HOSTILE, verdict="FAIL", reasons=[HOSTILE])
     latex, markdown, page = (run(capsys, "--format", form)[1] for form in ("latex", "markdown", "html"))
     for text in (markdown, page):
@@ -214,7 +214,7 @@ def test_latex_is_a_table_that_compiles():
     assert "<b>" not in to_html(TableText(("<b>",), [("<b>",)], "<b>"), "<b>")
 
 
-def test_compare_saves_a_view_of_the_ui(store, capsys):  # noqa: F811
+def test_compare_saves_a_view_of_the_ui(store, capsys):
     (row,) = log_group(store, "g1", STUDENT)
     code, out, _ = run(capsys, "--ui", "http://host:5000/")
     assert code == 0

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 import compare
-from tests.mlflow_template import fresh_store
 from tests.tracking_examples import example_predictions, example_rates, example_row
 from tracking.headline import find_headline
 from tracking.hr_tables import tabulate_heart_rates
@@ -15,13 +14,6 @@ from tracking.statistics import bootstrap_metrics, paired_bootstrap
 from tracking.tables import default_metric
 
 FACTS = {"task": "heart_rate", "level": "clip", "dataset": "synthetic_ubfc", "model": "tscan"}
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    store = fresh_store(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
-    return store
 
 
 def log_rates(store, job, rates, against=None, **changes):

@@ -6,17 +6,9 @@ import pytest
 
 import runs
 from composition import weights
-from tests.mlflow_template import fresh_store
 from tests.test_store import write_model
 from tests.tracking_examples import example_row
 from tracking.registry import PromotionRefused, promote
-
-
-@pytest.fixture
-def store(tmp_path, monkeypatch):
-    store = fresh_store(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
-    return store
 
 
 def log_model(store, folder, *, with_weights=True, ending=".onnx", logged=True, tags=None, **changes):
