@@ -75,19 +75,8 @@ def find_published(rows: Sequence[Row], *, conf: Path = CONF, papers: Path = PAP
         for kind in dict.fromkeys(row.data for row in rows):
             own, known = [row for row in rows if row.data == kind], dict[Any, DictConfig]()
             for table, names in chosen.items():
-                if not names:
-                    continue
-                overrides = [f"table={table.id}", f"profile={PROFILES[kind]}", "group=table", "paths.output=table"]
-                config = compose("config", overrides)
-                OmegaConf.set_struct(config, False)
-                config.table.jobs = {name: config.table.jobs[name] for name in names}
-                jobs = {job.name: job for job in plan_jobs(config, known=known)}
-                for cell in table.cells:
-                    filling = config.table.rows[cell.row]
-                    job = jobs.get(filling.job)
-                    row = None if job is None else _find_row(own, job.config, plain(filling.take))
-                    if job is not None and row is not None:
-                        found.append(_hold(row, rows, table, cell, job))
+                if names:
+                    found += _hold_table(own, rows, table, names, kind, known)
     return found
 
 
@@ -131,6 +120,31 @@ def _jobs_with(models: Set[str], table: str, conf: Path) -> list[str]:
 
     jobs = OmegaConf.load(conf / "table" / f"{table}.yaml").jobs
     return [str(name) for name, job in jobs.items() if any(names_model(item) for item in job.overrides)]
+
+
+def _hold_table(
+    own: Sequence[Row],
+    rows: Sequence[Row],
+    table: PaperTable,
+    names: Sequence[str],
+    kind: str,
+    known: dict[Any, DictConfig],
+) -> list[Published]:
+    """Hold the cells of a table that some of its jobs fill against those of our own rows that such a job would give."""
+    overrides = [f"table={table.id}", f"profile={PROFILES[kind]}", "group=table", "paths.output=table"]
+    config = compose("config", overrides)
+    OmegaConf.set_struct(config, False)
+    config.table.jobs = {name: config.table.jobs[name] for name in names}
+    jobs = {job.name: job for job in plan_jobs(config, known=known)}
+    found = []
+    for cell in table.cells:
+        filling = config.table.rows[cell.row]
+        if (job := jobs.get(filling.job)) is None:
+            continue
+        row = _find_row(own, job.config, plain(filling.take))
+        if row is not None:
+            found.append(_hold(row, rows, table, cell, job))
+    return found
 
 
 def _find_row(rows: Sequence[Row], job: DictConfig, take: Mapping[str, str]) -> Row | None:
