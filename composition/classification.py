@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class Classification:
         Windows that are made at once.
     """
 
+    name: ClassVar[str] = "classification"
+
     threshold_rule: str | None
     parity_windows: int
     batch_size: int = 256
@@ -44,7 +46,7 @@ class Classification:
     @property
     def headline(self) -> Headline:
         """Macro AUROC, whatever the level: a search compares trials on the same windows."""
-        return find_headline("classification")
+        return find_headline(self.name)
 
     def make_example(self, datamodule: Any) -> Tensor:
         """Zeros (2, leads, time)."""

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class HeartRate:
         Clips that are made at once.
     """
 
+    name: ClassVar[str] = "heart_rate"
+
     pulse: PulseFilter
     method: str
     window_s: float
@@ -59,7 +61,7 @@ class HeartRate:
     @property
     def headline(self) -> Headline:
         """Mean absolute error per video."""
-        return find_headline("heart_rate")
+        return find_headline(self.name)
 
     def make_example(self, datamodule: Any) -> Tensor:
         """Zeros (2, frames, 6, size, size)."""

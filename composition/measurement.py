@@ -88,7 +88,8 @@ class Unmeasured:
     run : OpenRun
         Where its row goes.
     candidate : Candidate
-    target : str
+    target, task : str
+        What it was made for, and what it answers.
     outcome : NotMeasured
         What was made, and why there is no figure.
     facts : DataFacts
@@ -97,6 +98,7 @@ class Unmeasured:
     run: OpenRun
     candidate: Candidate
     target: str
+    task: str
     outcome: NotMeasured
     facts: DataFacts
 
@@ -137,7 +139,9 @@ def measure_split(
             except NotMeasured as outcome:
                 log.warning("%s on %s is not measured: %s", candidate.run.name, target, outcome.reason)
                 facts = describe(candidate.datamodule)
-                yield Unmeasured(run=run, candidate=candidate, target=target, outcome=outcome, facts=facts)
+                yield Unmeasured(
+                    run=run, candidate=candidate, target=target, task=task.name, outcome=outcome, facts=facts
+                )
                 continue
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)

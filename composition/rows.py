@@ -166,6 +166,7 @@ def make_unmeasured_row(config: DictConfig, item: Unmeasured) -> Row:
     return Row(
         role=item.candidate.role,
         name=item.run.name,
+        task=item.task,
         model=item.candidate.model.name,
         recipe=item.candidate.stage.recipe,
         runtime=item.outcome.runtime,

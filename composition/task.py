@@ -22,6 +22,8 @@ class Task(Protocol):
 
     Attributes
     ----------
+    name : str
+        One of `tracking.headline.TASKS`.
     headline : Headline
         What a search weighs by, on validation.
     parity_windows : int
@@ -31,6 +33,9 @@ class Task(Protocol):
     chunk_size : int or None
         Windows that are made at once; None makes all windows of a split.
     """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
 
     @property
     def headline(self) -> Headline: ...  # noqa: D102

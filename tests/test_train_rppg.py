@@ -67,6 +67,13 @@ def test_one_row_per_file_and_baseline(job):
     assert rows_to_json(read_rows_file(folder / "main" / "rows.json")) == rows_to_json(rows)
 
 
+def test_a_file_for_another_device_is_a_row_of_the_same_task(job):
+    folder, _ = job
+    rows = train.run(job_config(folder, "board", "deploy=tensorrt", "baselines=none"))
+    assert {(row.role, row.runtime, row.verdict) for row in rows} == {("student", "tensorrt", "not measured")}
+    assert {row.task for row in rows} == {"heart_rate"}
+
+
 def test_a_net_learns_the_pulse_and_int8_keeps_it(job):
     _, (plain, int8, mean, *_) = job
     headline = "test/hr_mae_bpm_video"
