@@ -82,7 +82,7 @@ class StageTimes:
 def make_stage(detector: str, weights: Path | str) -> FaceStage:
     """Set up how faces are found: as conf/datamodule/faces does for data sets, but asked less often.
 
-    The cascade once a second, and the SSD, four times as slow, every two: as long as the face stays, nothing changes.
+    The cascade once a second, and the SSD, three times as slow, every three: while the face stays, nothing changes.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def make_stage(detector: str, weights: Path | str) -> FaceStage:
     if detector not in DETECTORS:
         raise ValueError(f"detector is {detector!r}, expected one of {DETECTORS!r}")
     if detector == "ssd" or (detector == "auto" and (Path(weights) / SSD_WEIGHTS.name).is_file()):
-        return FaceStage(partial(load_ssd, weights=weights), detect_every=60, enlarge=1.1)
+        return FaceStage(partial(load_ssd, weights=weights), detect_every=90, enlarge=1.1)
     return FaceStage(load_cascade, detect_every=30, enlarge=1.0)
 
 

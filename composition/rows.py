@@ -12,6 +12,8 @@ from composition.fits import plain
 from composition.folds import summarise_folds
 from composition.measurement import Answers, Measured, Unmeasured
 from deploy import gate
+from deploy.artifact import Artifact
+from deploy.hardware import multiplies_int8
 from deploy.profile import Profile, latency_ratio
 from tracking.digests import digest, flatten
 from tracking.headline import find_headline
@@ -59,8 +61,11 @@ def judge(
         if "sparsity" in claims:
             checks.append(gate.check_share("sparsity", profile.weights.sparsity, claims.pop("sparsity")))
             notes.append(gate.note_zeros(latency_ratio(profile, reference_profile, 1) if timed else None))
-        if not timed and (limit := claims.pop("latency_ratio", None)) is not None:
+        if "latency_ratio" in claims and not timed:
+            limit = claims.pop("latency_ratio")
             checks.append(gate.Check("latency_ratio", "INFO", None, limit, "latency not measured: no such device here"))
+        elif "latency_ratio" in claims and is_int8_on_cpu(measured.artifact) and not multiplies_int8():
+            notes.append(gate.note_slow_int8(latency_ratio(profile, reference_profile, 1), claims.pop("latency_ratio")))
         ratios = {
             "size_ratio": (profile.size_bytes, reference_profile.size_bytes),
             "compressed_ratio": (profile.compressed_bytes, reference_profile.compressed_bytes),
@@ -82,6 +87,11 @@ def judge(
     verdict = gate.judge(checks)
     reasons = [*verdict.reasons, *(note.reason for note in notes)]
     return gate.Verdict(verdict.status, reasons), [*checks, *notes]
+
+
+def is_int8_on_cpu(artifact: Artifact) -> bool:
+    """Whether a file computes in int8 on this machine's CPU."""
+    return artifact.precision == "int8" and artifact.runtime != "tensorrt"
 
 
 def find_setting(config: DictConfig) -> dict[str, Any]:

@@ -251,6 +251,23 @@ def note_zeros(latency_ratio: float | None) -> Check:
     return Check("dense_runtime", "INFO", latency_ratio, None, reason)
 
 
+def note_slow_int8(latency_ratio: float, at_most: float) -> Check:
+    """Say why an int8 file's latency is not judged: its limit is for CPUs with instructions for int8 products.
+
+    Parameters
+    ----------
+    latency_ratio : float
+        Measured against the reference.
+    at_most : float
+        What is claimed.
+    """
+    reason = (
+        f"latency is {latency_ratio:.2f} of the reference; the limit {at_most:g} is for CPUs with instructions for int8"
+        " products (VNNI, AMX, Arm's dot products), and this one has none"
+    )
+    return Check("latency_ratio", "INFO", latency_ratio, at_most, reason)
+
+
 def check_ratio(name: str, value: float, reference: float, at_most: float) -> Check:
     """Check that a figure (bytes, latency, MACs, parameters) falls to a share of its reference's.
 

@@ -80,27 +80,52 @@ def test_an_impossible_order_is_refused_before_the_float_model_is_trained(folder
         train.run(config)
 
 
-@pytest.mark.parametrize(("timed", "words"), [(True, "latency is 1.02 of the reference"), (False, "not measured here")])
-def test_zeros_claim_no_speed(monkeypatch, timed, words):
-    monkeypatch.setattr(composition_rows, "latency_ratio", lambda *_: 1.02)
+def judge_with(claims, *, timed, **artifact):
+    """Judge a file of no loss, a third of the bytes and all that is asked of it but its latency."""
     profile = SimpleNamespace(
-        size_bytes=100, compressed_bytes=30, macs=10, int8_macs_share=0.0, weights=SimpleNamespace(sparsity=0.8)
+        size_bytes=30, compressed_bytes=30, macs=10, int8_macs_share=1.0, weights=SimpleNamespace(sparsity=0.8)
     )
     reference = SimpleNamespace(size_bytes=100, compressed_bytes=100, macs=10)
-    stage = SimpleNamespace(
-        recipe="prune_unstructured",
-        claims={"sparsity": 0.79, "compressed_ratio": 0.4},
-        module=SimpleNamespace(net=torch.nn.Linear(2, 2)),
-    )
+    module = SimpleNamespace(net=torch.nn.Linear(2, 2))
     measured = SimpleNamespace(
         checks=[Check("reload", "PASS", 0.0, 1e-6, "")],
-        candidate=SimpleNamespace(stage=stage),
+        artifact=SimpleNamespace(**artifact),
+        candidate=SimpleNamespace(stage=SimpleNamespace(recipe="any", claims=claims, module=module)),
         predictions=SimpleNamespace(task="classification", level="record", subject_ids=list(range(100))),
     )
     delta = {"test/auroc_macro": Estimate(0.0, -0.001, 0.001)}
-    verdict, checks = composition_rows.judge(measured, profile, measured, reference, delta, 0.01, timed)
+    return composition_rows.judge(measured, profile, measured, reference, delta, 0.01, timed)
+
+
+@pytest.mark.parametrize(("timed", "words"), [(True, "latency is 1.02 of the reference"), (False, "not measured here")])
+def test_zeros_claim_no_speed(monkeypatch, timed, words):
+    monkeypatch.setattr(composition_rows, "latency_ratio", lambda *_: 1.02)
+    verdict, checks = judge_with({"sparsity": 0.79, "compressed_ratio": 0.4}, timed=timed)
     assert verdict.status == "PASS"
     (reason,) = verdict.reasons
     assert "a dense runtime multiplies by zeros too" in reason
     assert words in reason
     assert {check.name: check.status for check in checks}["dense_runtime"] == "INFO"
+
+
+@pytest.mark.parametrize(
+    ("has_products", "precision", "runtime", "status", "words"),
+    [
+        (False, "int8", "onnxruntime", "PASS", "latency is 0.70 of the reference; the limit 0.3 is for CPUs with"),
+        (True, "int8", "onnxruntime", "FAIL", "latency_ratio is 0.700 of the reference, limit 0.3"),
+        (False, "float32", "onnxruntime", "FAIL", "latency_ratio is 0.700 of the reference, limit 0.3"),
+        (False, "int8", "tensorrt", "FAIL", "latency_ratio is 0.700 of the reference, limit 0.3"),
+    ],
+)
+def test_int8_is_held_to_a_latency_only_on_a_cpu_that_multiplies_it(
+    monkeypatch, has_products, precision, runtime, status, words
+):
+    monkeypatch.setattr(composition_rows, "latency_ratio", lambda *_: 0.70)
+    monkeypatch.setattr(composition_rows, "multiplies_int8", lambda: has_products)
+    claims = {"size_ratio": 0.4, "latency_ratio": 0.3}
+    verdict, checks = judge_with(claims, timed=True, precision=precision, runtime=runtime)
+    assert verdict.status == status
+    (reason,) = verdict.reasons
+    assert words in reason
+    (check,) = [check for check in checks if check.name == "latency_ratio"]
+    assert (check.value, check.limit) == (pytest.approx(0.70), 0.3)
