@@ -36,7 +36,7 @@ from deploy.profile import Profile, profile_artifacts
 from lightning_modules.metrics import RULES
 from tracking import digests, tables
 from tracking.connection import TrackingError
-from tracking.figures import draw_answers
+from tracking.figures import draw_answers, draw_png
 from tracking.hr_tables import tabulate_heart_rates
 from tracking.logger import MlflowLogger
 from tracking.outbox import UNSENT, Outbox
@@ -263,9 +263,10 @@ def log_row(store: Store, config: DictConfig, origin: Origin, item: Answers | Un
             },
             "params": {f"fit.{name}": getattr(fit, name) for name in ("digest", "epochs", "seconds", "reused")},
         }
-    names = [*figures, *texts, *(Path(file).name for file in files)]
-    texts |= describe_row(config, item, row, names, origin.tags, origin.texts["config.yaml"])
-    return store.log_row(item.run.run_id, row, figures=figures, texts=texts, files=files, **about)
+    images = {name: draw_png(figure) for name, figure in figures.items()}
+    names = [*texts, *(Path(file).name for file in files)]
+    texts |= describe_row(config, item, row, images, names, origin.tags, origin.texts["config.yaml"])
+    return store.log_row(item.run.run_id, row, images=images, texts=texts, files=files, **about)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

@@ -21,6 +21,7 @@ def describe_row(
     config: DictConfig,
     item: Answers | Unmeasured,
     row: Row,
+    images: Mapping[str, bytes],
     files: Iterable[str],
     origin: Mapping[str, str],
     config_text: str,
@@ -33,6 +34,8 @@ def describe_row(
     item : Answers or Unmeasured
         What the row was made from.
     row : Row
+    images : mapping of file name to bytes
+        Pictures of its plots.
     files : iterable of str
         Names of the run's other files.
     origin : mapping of str to str
@@ -50,7 +53,8 @@ def describe_row(
     if isinstance(item, Answers) and isinstance(item.predictions, Predictions):
         known |= {"class_names": list(item.predictions.class_names), "exclusive": item.predictions.exclusive}
         known["threshold_rule"] = find_rule(config, item.predictions.exclusive)
-    return write_documents(row, files=sorted(set(files) - set(ORIGIN)), config=config_text, **known)
+    files = sorted(set(files) - set(ORIGIN))
+    return write_documents(row, images=images, files=files, config=config_text, **known)
 
 
 def artifact_facts(artifact: Artifact) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from deploy.artifact import Artifact, predict
 from deploy.profile import count_macs
 from lightning_modules.classifier import Classifier
 from tracking.digests import digest
+from tracking.figures import draw_png
 from tracking.plots import sensitivity_figure
 from tracking.tables import TableText, to_markdown
 
@@ -166,4 +167,4 @@ def log_sensitivity(fitter: Fitter, report: SensitivityReport) -> None:
     writer.writeheader()
     writer.writerows(asdict(item) for item in report.layers)
     texts = {"sensitivity.md": to_markdown(table), "sensitivity.csv": buffer.getvalue()}
-    fitter.store.log_files(fitter.run.run_id, texts, {"sensitivity.png": figure})
+    fitter.store.log_files(fitter.run.run_id, texts, {"sensitivity.png": draw_png(figure)})

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from deploy.artifact import Artifact
 from deploy.profile import latency_ratio, profile_artifacts
+from tracking.figures import draw_png
 from tracking.fronts import find_unbeaten
 from tracking.headline import Headline
 from tracking.plots import front_figure
@@ -191,9 +192,8 @@ def search_recipes(
     texts = {"search.md": to_markdown(_tabulate(trials, names, front, headline))}
     first = next(iter(search.budget))
     points = [(trial.costs[first], headline.sign * trial.metric) for trial in trials]
-    run.store.log_files(
-        run.run_id, texts, {"search.png": front_figure(points, names, front, (first, headline.named("val")))}
-    )
+    figure = front_figure(points, names, front, (first, headline.named("val")))
+    run.store.log_files(run.run_id, texts, {"search.png": draw_png(figure)})
     return [candidates[index] for index in choose(trials, search.budget, search.n_points)]
 
 

@@ -6,8 +6,9 @@ from tests.configs import ROOT
 from tests.tracking_examples import example_row
 from tracking.cells import Filled, JobRows, fill_table
 from tracking.papers import Cell, PaperTable, read_papers
+from tracking.rendering import to_data_uri
 from tracking.report_plots import draw_groups, draw_parameters
-from tracking.reports import CAPTIONS, Figure, Report, to_data_uri
+from tracking.reports import CAPTIONS, Figure, Report
 from tracking.rows import Estimate, Row
 
 

@@ -105,7 +105,9 @@ def test_card_does_not_pass_over_a_missing_fact():
 
 def test_documents_escape_hostile_names():
     row = full_row(name=HOSTILE, model=HOSTILE, recipe=HOSTILE, verdict="FAIL", reasons=[HOSTILE], reference=HOSTILE)
-    documents = write_documents(row, files=[HOSTILE], config=f"name: {HOSTILE}", class_names=[HOSTILE])
+    documents = write_documents(
+        row, images={HOSTILE: b"\x89PNG"}, files=[HOSTILE], config=f"name: {HOSTILE}", class_names=[HOSTILE]
+    )
     card, report = documents["model_card.md"], documents["report.html"]
     for text in documents.values():
         assert "<script>" not in text
@@ -118,7 +120,13 @@ def test_documents_escape_hostile_names():
 
 def test_report_holds_figures_checks_files_and_config():
     row = full_row(reference="teacher", delta={"test/auroc_macro": Estimate(-0.01, -0.02, 0.0)})
-    report = write_report(row, files=["roc.png", "predictions.npz"], config="seed: 0\n", facts={"commit": "abc"})
+    report = write_report(
+        row,
+        images={"roc.png": b"\x89PNG"},
+        files=["predictions.npz"],
+        config="seed: 0\n",
+        facts={"commit": "abc"},
+    )
     for present in (
         "<h1>student-alone</h1>",
         "0.931 [0.925, 0.937]",
@@ -126,13 +134,15 @@ def test_report_holds_figures_checks_files_and_config():
         "difference to teacher",
         "size_ratio",
         "0.27 &lt;= 0.3",
-        '<a href="roc.png">',
+        '<img alt="roc.png" src="data:image/png;base64,iVBORw==">',
+        "<code>predictions.npz</code>",
         "<pre>seed: 0",
         "s1",
         "commit <code>abc</code>",
     ):
         assert present in report
-    assert "src=" not in report
+    # In a frame of MLflow's page no link to another file of the run opens.
+    assert "href=" not in report
     assert "Simulated" not in report
     bare = write_report(example_row(data="synthetic", metrics={}, run_id="r"))
     assert "Simulated signals" in bare

@@ -7,7 +7,7 @@ import pytest
 from tests.mlflow_template import fresh_store
 from tests.table_examples import example_cell, example_table, fill, real_row
 from tests.tracking_examples import example_predictions, example_row
-from tracking.figures import draw_answers
+from tracking.figures import draw_answers, draw_png
 from tracking.plots import roc_figure
 from tracking.report_plots import draw_groups, draw_parameters
 from tracking.reports import Figure, Report, collect_figures, write_reports
@@ -126,7 +126,7 @@ def test_figures_come_from_the_runs_as_they_lie_there(tmp_path):
     store = fresh_store(tmp_path)
     predictions = example_predictions()
     with store.job("job", group="g") as job, job.child("student") as run:
-        row = store.log_row(run.run_id, real_row(run_id=None), figures={"roc.png": roc_figure(predictions)})
+        row = store.log_row(run.run_id, real_row(run_id=None), images={"roc.png": draw_png(roc_figure(predictions))})
     table = example_table(plots=("roc", "confusion"))
     figures = collect_figures(table, fill(row), store)
     assert [figure.caption for figure in figures] == ["student alone: ROC curves, real data, seed 0"]
@@ -138,7 +138,9 @@ def test_a_picture_of_several_panels_takes_the_whole_width(tmp_path):
     store = fresh_store(tmp_path)
     with store.job("job", group="g") as job, job.child("student") as run:
         drawn = draw_answers(example_predictions(), "student")
-        row = store.log_row(run.run_id, real_row(run_id=None), figures={"confusion.png": drawn["confusion.png"]})
+        row = store.log_row(
+            run.run_id, real_row(run_id=None), images={"confusion.png": draw_png(drawn["confusion.png"])}
+        )
     (figure,) = collect_figures(example_table(plots=("confusion",)), fill(row), store)
     assert figure.wide
     page = pages(tmp_path / "pages", report(fill(row), figures=(figure,)))["p3_distillation.html"]

@@ -14,6 +14,7 @@ from tests.mlflow_template import fresh_store
 from tests.tracking_examples import example_predictions, example_row
 from tracking import connection
 from tracking.connection import TrackingError
+from tracking.figures import draw_png
 from tracking.owners import machine_name
 from tracking.plots import roc_figure
 from tracking.rows import Estimate
@@ -147,7 +148,7 @@ def test_store_keeps_everything_of_a_row(store, tmp_path):
             row,
             predictions=predictions,
             model_path=model,
-            figures={"roc.png": roc_figure(predictions)},
+            images={"roc.png": draw_png(roc_figure(predictions))},
             texts={"config.yaml": "seed: 0\n", "diff.patch": ""},
             files=[tmp_path / "weights.pt"],
             params={"optim": "adamw"},

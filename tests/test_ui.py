@@ -148,7 +148,9 @@ def test_a_person_finds_their_way_from_the_list_to_the_model_card(filled, page, 
     page.get_by_text("Trained and evaluated on simulated signals.").wait_for()
     shoot("6_model_card")
     page.get_by_text("report.html", exact=True).first.click()
-    page.locator("iframe").first.content_frame.get_by_text("Checks of the gate").wait_for()
+    frame = page.locator("iframe").first.content_frame
+    frame.get_by_text("Checks of the gate").wait_for()
+    assert frame.locator("img[alt='roc.png']").evaluate("image => image.decode().then(() => image.naturalWidth)") > 400
     shoot("7_report")
 
 

@@ -13,7 +13,6 @@ from tracking.answers import Answered, save_answers
 from tracking.rows import Row
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow.entities import Metric
     from onnx import ModelProto
 
@@ -31,22 +30,22 @@ DEPLOY_FIELDS = (
 def write_artifacts(
     folder: Path,
     predictions: Answered | None,
-    figures: Mapping[str, "Figure"],
+    images: Mapping[str, bytes],
     texts: Mapping[str, str],
     files: Sequence[Path | str],
 ) -> None:
     """Put everything but the row that a run keeps as a file into `folder`; empty texts are left out."""
     if predictions is not None:
         save_answers(folder / PREDICTIONS_FILE, predictions)
-    write_files(folder, texts, figures)
+    write_files(folder, texts, images)
     for path in files:
         shutil.copy2(path, folder)
 
 
-def write_files(folder: Path, texts: Mapping[str, str], figures: Mapping[str, "Figure"]) -> None:
-    """Write texts and figures into `folder` by their file names; empty texts are left out."""
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=120)
+def write_files(folder: Path, texts: Mapping[str, str], images: Mapping[str, bytes]) -> None:
+    """Write texts and images into `folder` by their file names; empty texts are left out."""
+    for name, image in images.items():
+        (folder / name).write_bytes(image)
     for name, text in texts.items():
         if text:
             (folder / name).write_text(text, encoding="utf-8")

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracking.rendering import escape_markdown
+from tracking.rendering import escape_markdown, to_data_uri
 from tracking.rows import Row
 from tracking.tables import MISSING, default_metric, format_estimate
 
@@ -113,15 +113,22 @@ def write_card(facts: Mapping[str, Any]) -> str:
 
 
 def write_report(
-    row: Row, *, files: Sequence[str] = (), config: str = "", facts: Mapping[str, Any] | None = None
+    row: Row,
+    *,
+    images: Mapping[str, bytes] | None = None,
+    files: Sequence[str] = (),
+    config: str = "",
+    facts: Mapping[str, Any] | None = None,
 ) -> str:
     """Write the report of a run: one page of html that needs nothing beside it.
 
     Parameters
     ----------
     row : Row
+    images : mapping of file name to bytes, optional
+        PNG pictures that the page shows.
     files : sequence of str
-        Names of plots and other files of the run that the page points to.
+        Names of the run's other files.
     config : str
         As yaml.
     facts : mapping, optional
@@ -144,16 +151,25 @@ def write_report(
         figures=figures,
         checks=checks,
         colour=COLOURS.get(row.verdict or "", ""),
+        images={name: to_data_uri("image/png", content) for name, content in (images or {}).items()},
         files=files,
         config=config,
         **{name: facts.get(name) for name in ("date", "commit", "uncommitted")},
     )  # fmt: skip
 
 
-def write_documents(row: Row, *, files: Sequence[str] = (), config: str = "", **known: Any) -> dict[str, str]:
+def write_documents(
+    row: Row,
+    *,
+    images: Mapping[str, bytes] | None = None,
+    files: Sequence[str] = (),
+    config: str = "",
+    **known: Any,
+) -> dict[str, str]:
     """Model card and report of a row, by file name; parameters as in `card_facts` and `write_report`."""
     facts = card_facts(row, **known)
-    return {CARD_FILE: write_card(facts), REPORT_FILE: write_report(row, files=files, config=config, facts=facts)}
+    report = write_report(row, images=images, files=files, config=config, facts=facts)
+    return {CARD_FILE: write_card(facts), REPORT_FILE: report}
 
 
 def _format(value: object) -> str:

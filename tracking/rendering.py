@@ -1,6 +1,7 @@
 """Several tables and notes as one text; in languages in which a name could be a command, every text is escaped."""
 
 import html
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -29,6 +30,11 @@ def escape_markdown(text: str) -> str:
     for found, instead in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("`", "\\`"), ("](", "]\\(")):
         text = text.replace(found, instead)
     return text
+
+
+def to_data_uri(kind: str, content: bytes) -> str:
+    """Give a file's content as an address, so that a page needs no other file."""
+    return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
 def to_latex(table: TableText, title: str = "") -> str:

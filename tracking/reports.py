@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from tracking.cells import Filled
 from tracking.files import replace_file
 from tracking.papers import PaperTable
+from tracking.rendering import to_data_uri
 from tracking.report_plots import draw_groups, draw_parameters
 from tracking.rows import Estimate, Row
 from tracking.statistics import explain_no_interval
@@ -240,11 +240,6 @@ def to_csv(report: Report) -> str:
         }
         writer.writerow(values)
     return buffer.getvalue()
-
-
-def to_data_uri(kind: str, content: bytes) -> str:
-    """Give a file's content as an address, so that a page needs no other file."""
-    return f"data:{kind};base64,{b64encode(content).decode()}"
 
 
 def format_figure(value: float | None, unit: str, *, signed: bool = False) -> str:

@@ -36,7 +36,6 @@ from tracking.sending import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow.tracking import MlflowClient
 
 
@@ -121,7 +120,7 @@ class Store:
         *,
         predictions: Answered | None = None,
         model_path: Path | str | None = None,
-        figures: Mapping[str, "Figure"] | None = None,
+        images: Mapping[str, bytes] | None = None,
         texts: Mapping[str, str] | None = None,
         files: Sequence[Path | str] = (),
         params: Mapping[str, Any] | None = None,
@@ -138,8 +137,8 @@ class Store:
             Written as ``predictions.npz``.
         model_path : Path or str, optional
             ONNX file that is logged as a model named ``model``.
-        figures : mapping of file name to matplotlib Figure, optional
-            For example ``{"roc.png": figure}``.
+        images : mapping of file name to bytes, optional
+            For example ``{"roc.png": draw_png(figure)}``.
         texts : mapping of file name to str, optional
             For example ``{"config.yaml": ..., "diff.patch": ...}``; empty texts are left out.
         files : sequence of paths, optional
@@ -159,7 +158,7 @@ class Store:
             results remain.
         """
         with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
-            write_artifacts(Path(folder), predictions, figures or {}, texts or {}, files)
+            write_artifacts(Path(folder), predictions, images or {}, texts or {}, files)
             content = RowContent(
                 row=row,
                 folder=Path(folder),
@@ -174,11 +173,11 @@ class Store:
         """Send what the outbox holds, with several attempts; errors as in `tracking.sending.push`."""
         return [] if self.outbox is None else push(self.client, self.tracking_uri, self.outbox)
 
-    def log_files(self, run_id: str, texts: Mapping[str, str], figures: Mapping[str, "Figure"]) -> None:
-        """Add texts and figures to a run, by file name; errors as in `Store.log_row`."""
+    def log_files(self, run_id: str, texts: Mapping[str, str], images: Mapping[str, bytes]) -> None:
+        """Add texts and images to a run, by file name; errors as in `Store.log_row`."""
         with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
-            write_files(Path(folder), texts, figures)
-            what = f"log {', '.join([*texts, *figures])} to {self.tracking_uri!r}"
+            write_files(Path(folder), texts, images)
+            what = f"log {', '.join([*texts, *images])} to {self.tracking_uri!r}"
             send = partial(retry, partial(self.client.log_artifacts, run_id, folder), what, hint=KEPT)
             send_or_keep(self.outbox, run_id, send, lambda box: box.keep_files(run_id, folder))
 
