@@ -22,6 +22,7 @@ from composition.candidates import Candidate, make_candidates
 from composition.evaluation import Evaluator, export_net, log_sensitivity, predict_split
 from composition.facts import DataFacts, describe
 from composition.fits import Fitter, plain
+from composition.kept_answers import answer_split
 from composition.reports import check_devices
 from composition.search import Weighed
 from composition.task import Task
@@ -145,7 +146,7 @@ def measure_split(
                 continue
             # Before the look, so that a job that dies right after it is counted too.
             looks = store.record_test_look(run.run_id, candidate.datamodule.split_digest)
-            measured = measure(candidate, target, run, artifact, task, looks)
+            measured = measure(candidate, target, run, artifact, task, looks, Path(config.paths.answers))
             if target in config.deploy.timed:
                 measured = replace(measured, stages=task.time_stages(candidate.datamodule, measured.artifact))
             yield measured
@@ -194,10 +195,14 @@ def measure(
     artifact: Artifact,
     task: Task,
     looks: int | None,
+    kept: Path,
 ) -> Measured:
-    """Evaluate a candidate's file: choices on validation, answers on test, parity with torch."""
+    """Evaluate a candidate's file: choices on validation, answers on test, parity with torch.
+
+    `kept` is the folder of answers to whole splits.
+    """
     datamodule, net = candidate.datamodule, candidate.stage.module.net
-    val, test = (predict_split(artifact, datamodule, split, task) for split in ("val", "test"))
+    val, test = (answer_split(artifact, datamodule, split, task, kept) for split in ("val", "test"))
     predictions, val_metrics = task.conclude(
         datamodule, task.read(datamodule, "val", val), task.read(datamodule, "test", test)
     )

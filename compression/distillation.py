@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compression.distillation_parts import Part, SoftTargets, project
 from compression.feature_maps import Answer, Tap, find_layer
 from compression.recipe import FOLDED, SHAPE, TRAINED, ZEROS, ExportSpec, Tools, fine_tune, weights_digest
-from compression.teachers import BatchView, PairedData, RecordView, check_same_windows, look_at_records
+from compression.teachers import BatchView, LateView, PairedData, check_same_windows, look_at_records
 from lightning_modules.classifier import Batch, Classifier
 
 VIEWS = ("record", "batch")
@@ -42,7 +42,7 @@ class DistillationLoss(nn.Module):
         Gives the loss of its labels, and whether its classes exclude each other.
     tap : Tap
         Of the student's layers.
-    teacher : RecordView or BatchView
+    teacher : LateView or BatchView
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class DistillationLoss(nn.Module):
         label_weight: float,
         student: Classifier,
         tap: Tap,
-        teacher: RecordView | BatchView,
+        teacher: LateView | BatchView,
     ) -> None:
         super().__init__()
         self.projections = projections
@@ -168,9 +168,9 @@ class Distill:
             terms, projections = self._find_terms(student, teacher, tools)
             tap = stack.enter_context(Tap(student.net, {term.layer for term in terms.values() if term.layer}))
             layers = {term.teacher_layer for term in terms.values() if term.teacher_layer}
-            view: RecordView | BatchView
+            view: LateView | BatchView
             if self.view == "record":
-                view = look_at_records(teacher, tools.teacher_data or tools.datamodule, layers)
+                view = LateView(partial(look_at_records, teacher, tools.teacher_data or tools.datamodule, layers))
             else:
                 view = BatchView(teacher, stack.enter_context(Tap(teacher.net, layers)))
                 if tools.teacher_data is not None:

@@ -1,6 +1,6 @@
 """How a student's loss sees its teacher: each record once, or the very stretch of signal that the student sees."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,28 @@ class RecordView:
         """Give logits (batch, classes) and the maps by layer."""
         rows, device = batch[2].cpu(), batch[1].device
         return self.logits[rows].to(device), {name: value[rows].to(device) for name, value in self.maps.items()}
+
+
+@dataclass
+class LateView:
+    """A `RecordView` that is computed when the first batch asks for it: a fit that is found again never does.
+
+    Attributes
+    ----------
+    look : callable
+        Computes it.
+    """
+
+    look: Callable[[], RecordView]
+    _view: RecordView | None = field(init=False, default=None)
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Give logits (batch, classes) and the maps by layer."""
+        if self._view is None:
+            # In the numbers of the teacher's weights, whatever precision the student trains in.
+            with torch.autocast(batch[1].device.type, enabled=False):
+                self._view = self.look()
+        return self._view(batch)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from compression.distillation import Distill
 from compression.distillation_parts import AttentionTransfer, FeatureHint, Relational, SoftTargets
 from compression.feature_maps import Answer, Tap, find_layer, to_map
 from compression.recipe import ExportSpec, Tools, apply_steps, weights_digest
-from compression.teachers import BatchView, RecordView, look_at_records
+from compression.teachers import BatchView, LateView, RecordView, look_at_records
 from lightning_modules.nets.ensemble import Ensemble
 from tests.configs import CLASSIFIERS, compose_config, names_of
 from tests.tiny import TinyDataModule, tiny_module, tiny_trainer
@@ -253,6 +253,29 @@ def test_records_outside_training_stay_unusable():
     for value in (view.logits, view.maps["features"]):
         assert torch.isnan(value[[0, 2, 3]]).all()
         assert torch.isfinite(value[[1, 4]]).all()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_the_teacher_is_asked_once_at_the_first_batch_in_its_own_precision(precision):
+    data, module = TinyDataModule(), teacher()
+    asked = []
+
+    def look():
+        asked.append(True)
+        return look_at_records(module, data)
+
+    view = LateView(look)
+    assert not asked
+    with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        answers = [view(batch(data))[0] for _ in range(2)]
+    assert len(asked) == 1
+    for answer in answers:
+        torch.testing.assert_close(answer, look_at_records(module, data)(batch(data))[0], atol=0, rtol=0)
+
+
+def test_a_student_that_is_found_again_asks_no_teacher(monkeypatch):
+    monkeypatch.setattr("compression.distillation.look_at_records", lambda *_: pytest.fail("the teacher was asked"))
+    distill(Distill(), make_tools(fit=lambda module, about, **options: module))
 
 
 def test_a_record_view_looks_windows_up_by_index():

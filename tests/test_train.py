@@ -119,6 +119,8 @@ def test_main_job_tracks_a_run_per_row_below_one_parent(job):
     assert runs[parent].data.params["trainer.max_epochs"] == "2"
     files = {item.path for item in open_store(folder).client.list_artifacts(rows[3].run_id)}
     assert {"row.json", "predictions.npz", "roc.png", "pr.png", "config.yaml", "net.pt"} <= files
+    # Two sides of three files: here, teacher and student are the same net with the same weights.
+    assert len(list((folder / "floats" / "answers").glob("*.npy"))) == 6
 
 
 def test_main_job_logs_curves_to_the_run_that_trained(job):
