@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augment import EcgAugment
 from datamodules.batches import Batch, EcgBatches
@@ -18,12 +17,13 @@ from datamodules.leakage import LeakageReport, check_leakage
 from datamodules.normalize import Normalizer, digest_preprocessing, fit_normalizer
 from datamodules.records import EcgSource, EcgWindows, Splitter
 from datamodules.rr import RR_ROW, rr_around
+from datamodules.sided import SidedDataModule
 from datamodules.sides import SPLITS, check_options, make_splits
 
 log = logging.getLogger(__name__)
 
 
-class EcgDataModule(pl.LightningDataModule):
+class EcgDataModule(SidedDataModule[EcgWindows]):
     """Splits, normalises and batches the windows of one data set.
 
     Parameters
@@ -67,25 +67,11 @@ class EcgDataModule(pl.LightningDataModule):
 
     Attributes
     ----------
-    splits : dict of str to ndarray of int64
-        Positions of each split's windows, after `setup`, as are all below.
     normalizer : Normalizer
-        Statistics of the training windows.
-    leakage : LeakageReport
-        Result of the leakage check.
-    data_digest, split_digest, preprocessing_digest : str
-        Digests of the arrays, of the split, and of what is done to the signal.
-    counts : dict of str to int
-        What was listed, dropped and found odd while reading.
+        Statistics of the training windows, after `setup`.
     """
 
-    splits: dict[str, NDArray[np.int64]]
     normalizer: Normalizer
-    leakage: LeakageReport
-    data_digest: str
-    split_digest: str
-    preprocessing_digest: str
-    counts: dict[str, int]
 
     def __init__(
         self,
@@ -139,7 +125,6 @@ class EcgDataModule(pl.LightningDataModule):
         self.missing = missing
         self.flat_leads = flat_leads
         self.download = download
-        self._windows: EcgWindows | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Load, verify, split, check and normalise; a second call does nothing.
@@ -151,26 +136,19 @@ class EcgDataModule(pl.LightningDataModule):
         LeakageError
             If splits share a person, a signal or statistics.
         """
-        if self._windows is not None:
+        if self._data is not None:
             return
         windows = self._load()
         splits = make_splits(windows, folds=self.folds, split=self.split, leaky=self.leaky)
         # The test sides of pooled folds are judged together.
         check_classes(windows, {side: splits[side] for side in SPLITS if side != "test" or not self.pooled})
-        if len(splits["train"]) < self.batch_size:
-            raise ValueError(
-                f"datamodule.batch_size is {self.batch_size!r}, but the split 'train' has only"
-                f" {len(splits['train'])} windows: not one full batch"
-            )
+        self._check_batch_size(splits["train"])
         self.splits = splits
         self.normalizer = fit_normalizer(windows, splits["train"])
-        self.leakage = self._check_leakage(windows)
-        self.split_digest = self.leakage.split_digest
         self.data_digest, self.counts = windows.data_digest, windows.counts
         self.preprocessing_digest = digest_preprocessing(windows, self.normalizer)
         self.kind = windows.kind
-        # Last: until every check has passed, the module counts as not set up.
-        self._windows = windows
+        self._keep(windows)
         log.info("%s: %s; windows per split %s", self.name, self.counts, self.leakage.n_records)
 
     @property
@@ -188,53 +166,8 @@ class EcgDataModule(pl.LightningDataModule):
         """Return shuffled, augmented batches; the last incomplete one is dropped."""
         # Two generators, so that an augmentation does not change the order.
         order, draws = (torch.Generator().manual_seed(self.seed) for _ in range(2))
-        return self._loader("train", augment=self.augment, draws=draws, shuffle=True, drop_last=True, generator=order)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the validation batches in order."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return the test batches in order."""
-        return self._loader("test")
-
-    def windows(self, split: str, positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return normalised windows, without augmentation.
-
-        Parameters
-        ----------
-        split : {"train", "val", "test"}
-            Split of the windows.
-        positions : ndarray of int64, optional
-            Positions among all windows, as in a batch; all of the split by default.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, leads, time)
-            The windows.
-
-        Raises
-        ------
-        ValueError
-            If a position is not in the split.
-        """
-        if positions is None:
-            positions = self._positions(split)
-        elif (outside := np.setdiff1d(positions, self._positions(split))).size:
-            raise ValueError(f"positions {outside[:5].tolist()!r} are not in the split {split!r}")
-        return self.normalizer.apply(np.asarray(self._loaded().signal_mv)[positions])
-
-    def targets(self, split: str) -> NDArray[np.float32]:
-        """Return the targets of a split, shape (n, n_classes)."""
-        return self._loaded().targets[self._positions(split)]
-
-    def record_ids(self, split: str) -> NDArray[np.str_]:
-        """Return the record ids of a split, shape (n,)."""
-        return self._loaded().record_ids[self._positions(split)]
-
-    def subject_ids(self, split: str) -> NDArray[np.str_]:
-        """Return the subject ids of a split, shape (n,)."""
-        return self._loaded().subject_ids[self._positions(split)]
+        batches = self._batches("train", self.augment, draws)
+        return self._loader(batches, shuffle=True, drop_last=True, generator=order)
 
     def times_s(self, split: str) -> NDArray[np.float64] | None:
         """Return the places of a split's windows in their records in seconds, shape (n,); None for whole records."""
@@ -268,37 +201,6 @@ class EcgDataModule(pl.LightningDataModule):
             raise ValueError(f"RR intervals exist around beats, but datamodule.level is {self.level!r}")
         return rr_around(windows.record_ids, windows.times_s, n_intervals)[positions]
 
-    def calibration(self, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Draw windows for the calibration of a quantizer, from the training split only.
-
-        Parameters
-        ----------
-        n : int
-            Windows to draw, without replacement; all training windows if there are fewer.
-        seed : int
-            Seed of the draw.
-
-        Returns
-        -------
-        positions : ndarray of int64, shape (n,)
-            Sorted positions among all windows.
-        windows : ndarray of float32, shape (n, leads, time)
-            Normalised windows.
-
-        Raises
-        ------
-        ValueError
-            If ``n`` is below 1.
-        LeakageError
-            If a drawn window is not a training window.
-        """
-        if n < 1:
-            raise ValueError(f"a calibration with {n!r} windows was asked for, expected at least 1")
-        train = self._positions("train")
-        positions = np.sort(np.random.default_rng(seed).choice(train, size=min(n, len(train)), replace=False))
-        self._check_leakage(self._loaded(), positions)
-        return positions, self.windows("train", positions)
-
     def _load(self) -> EcgWindows:
         folds = self.folds and sorted({fold for wanted in self.folds.values() for fold in wanted})
         optional = {"folds": folds, "flat_leads": self.flat_leads}
@@ -310,39 +212,22 @@ class EcgDataModule(pl.LightningDataModule):
         check_windows(windows, {**vars(self), "kind": self.kind or windows.kind})
         return windows
 
-    def _loader(
-        self,
-        split: str,
-        augment: EcgAugment | None = None,
-        draws: torch.Generator | None = None,
-        **options: Any,
-    ) -> DataLoader[Batch]:
-        batches = EcgBatches(self._loaded(), self._positions(split), self.normalizer, augment, draws)
-        return DataLoader(batches, self.batch_size, collate_fn=_as_is, **options)
+    def _read(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.normalizer.apply(np.asarray(self._loaded().signal_mv)[positions])
 
-    def _loaded(self) -> EcgWindows:
-        if self._windows is None:
-            raise RuntimeError("the data module is not set up: call setup() first")
-        return self._windows
+    def _batches(
+        self, split: str, augment: EcgAugment | None = None, draws: torch.Generator | None = None
+    ) -> Dataset[Batch]:
+        return EcgBatches(self._loaded(), self._positions(split), self.normalizer, augment, draws)
 
-    def _positions(self, split: str) -> NDArray[np.int64]:
-        self._loaded()
-        if split not in self.splits:
-            raise ValueError(f"split {split!r} does not exist, expected one of {list(self.splits)!r}")
-        return self.splits[split]
-
-    def _check_leakage(self, windows: EcgWindows, calibration: NDArray[np.int64] | None = None) -> LeakageReport:
+    def _check_leakage(self, data: EcgWindows, calibration: NDArray[np.int64] | None = None) -> LeakageReport:
         return check_leakage(
-            record_ids=windows.record_ids,
-            subject_ids=windows.subject_ids,
-            signal_hashes=windows.signal_hashes,
+            record_ids=data.record_ids,
+            subject_ids=data.subject_ids,
+            signal_hashes=data.signal_hashes,
             splits=self.splits,
-            class_names=windows.class_names,
+            class_names=data.class_names,
             normalizer_indices=self.normalizer.indices,
             calibration_indices=calibration,
             leaky=self.leaky,
         )
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

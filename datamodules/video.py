@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.cache import content_digest
 from datamodules.clips import VARIANTS, InputVariant
 from datamodules.faces import SIZES, FaceStage
 from datamodules.leakage import LeakageReport, check_leakage
 from datamodules.records import Splitter
+from datamodules.sided import SidedDataModule
 from datamodules.video_clips import Batch, ClipBatches, VideoClips, cut_clips
 from datamodules.video_crops import RecordCrops, load_crops
 from datamodules.video_records import VideoListing, VideoSource
@@ -27,7 +27,7 @@ NO_NORMALIZATION = np.empty(0, dtype=np.int64)
 """Training clips that statistics come from: none, every clip is normalised by itself."""
 
 
-class VideoDataModule(pl.LightningDataModule):
+class VideoDataModule(SidedDataModule[VideoClips]):
     """Clips of one data set split by person, or of two: one to train on, another to test on.
 
     Parameters
@@ -68,25 +68,7 @@ class VideoDataModule(pl.LightningDataModule):
         Growth of the mean absolute error, in bpm, that compression may cost; read by the gate.
     leaky, pooled : bool
         As in `datamodules.ecg.EcgDataModule`; a split by persons is never leaky.
-
-    Attributes
-    ----------
-    splits : dict of str to ndarray of int64
-        Positions of each split's clips, after `setup`, as are all below.
-    leakage : LeakageReport
-        Result of the leakage check.
-    data_digest, split_digest, preprocessing_digest : str
-        Digests of the crops with their ground truth, of the split, and of what is done to frames.
-    counts : dict of str to int
-        What was listed, dropped and found odd.
     """
-
-    splits: dict[str, NDArray[np.int64]]
-    leakage: LeakageReport
-    data_digest: str
-    split_digest: str
-    preprocessing_digest: str
-    counts: dict[str, int]
 
     def __init__(
         self,
@@ -145,7 +127,6 @@ class VideoDataModule(pl.LightningDataModule):
         self.leaky = leaky
         self.pooled = pooled
         self.level = level
-        self._clips: VideoClips | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Find faces, cut, split and check; a second call does nothing.
@@ -157,7 +138,7 @@ class VideoDataModule(pl.LightningDataModule):
         LeakageError
             If splits share a person or a clip.
         """
-        if self._clips is not None:
+        if self._data is not None:
             return
         records, counts, is_test = self._load()
         clips, cut = cut_clips(
@@ -167,12 +148,9 @@ class VideoDataModule(pl.LightningDataModule):
         splits = self._split(clips, test_ids)
         self._check_splits(clips, splits)
         self.splits = splits
-        self.leakage = self._check_leakage(clips)
-        self.split_digest = self.leakage.split_digest
         self.data_digest, self.counts = clips.digest(), {**counts, **cut}
         self.preprocessing_digest = self._digest_preprocessing()
-        # Last: until every check has passed, the module counts as not set up.
-        self._clips = clips
+        self._keep(clips)
         log.info("%s: %s; clips per split %s", self.name, self.counts, self.leakage.n_records)
 
     @property
@@ -188,57 +166,11 @@ class VideoDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of input, target and position; the last incomplete one is dropped."""
         order = torch.Generator().manual_seed(self.seed)
-        return self._loader("train", shuffle=True, drop_last=True, generator=order)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return the validation batches in order."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return the test batches in order."""
-        return self._loader("test")
-
-    def windows(self, split: str, positions: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Return clips as a net sees them.
-
-        Parameters
-        ----------
-        split : {"train", "val", "test"}
-            Split of the clips.
-        positions : ndarray of int64, optional
-            Positions among all clips, as in a batch; all of the split by default.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, n_frames, 6, size, size)
-            Motion in the channels 0 to 2, appearance in 3 to 5.
-
-        Raises
-        ------
-        ValueError
-            If a position is not in the split.
-        """
-        if positions is None:
-            positions = self._positions(split)
-        elif (outside := np.setdiff1d(positions, self._positions(split))).size:
-            raise ValueError(f"positions {outside[:5].tolist()!r} are not in the split {split!r}")
-        return self._loaded().take(positions, self.input_variant)
-
-    def targets(self, split: str) -> NDArray[np.float32]:
-        """Return the derivatives of the pulse, shape (n, n_frames); NaN where there is no wave."""
-        return self._loaded().targets[self._positions(split)]
+        return self._loader(self._batches("train"), shuffle=True, drop_last=True, generator=order)
 
     def hr(self, split: str) -> NDArray[np.float64]:
         """Return the heart rate of each clip of a split in bpm, shape (n,)."""
         return self._loaded().hr_bpm[self._positions(split)]
-
-    def record_ids(self, split: str) -> NDArray[np.str_]:
-        """Return the video of each clip of a split, shape (n,)."""
-        return self._loaded().record_ids[self._positions(split)]
-
-    def subject_ids(self, split: str) -> NDArray[np.str_]:
-        """Return the person of each clip of a split, shape (n,)."""
-        return self._loaded().subject_ids[self._positions(split)]
 
     def times_s(self, split: str) -> NDArray[np.float64]:
         """Return the start of each clip of a split in its video in seconds, shape (n,)."""
@@ -277,37 +209,6 @@ class VideoDataModule(pl.LightningDataModule):
             if record.record_id == record_id:
                 return np.asarray(record.crops) * np.float32(1 / 65535)
         raise ValueError(f"record {record_id!r} is not in the split {split!r}")
-
-    def calibration(self, n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Draw clips for the calibration of a quantizer, from the training split only.
-
-        Parameters
-        ----------
-        n : int
-            Clips to draw, without replacement; all training clips if there are fewer.
-        seed : int
-            Seed of the draw.
-
-        Returns
-        -------
-        positions : ndarray of int64, shape (n,)
-            Sorted positions among all clips.
-        clips : ndarray of float32, shape (n, n_frames, 6, size, size)
-            The clips.
-
-        Raises
-        ------
-        ValueError
-            If ``n`` is below 1, or there is nothing to train on.
-        """
-        if n < 1:
-            raise ValueError(f"a calibration with {n!r} clips was asked for, expected at least 1")
-        train = self._positions("train")
-        if not len(train):
-            raise ValueError("there are no training clips to calibrate on: set datamodule.source")
-        positions = np.sort(np.random.default_rng(seed).choice(train, size=min(n, len(train)), replace=False))
-        self._check_leakage(self._loaded(), positions)
-        return positions, self.windows("train", positions)
 
     def _load(self) -> tuple[list[RecordCrops], dict[str, int], list[bool]]:
         """Return the videos of both data sets, what was found, and which videos are test only."""
@@ -375,40 +276,27 @@ class VideoDataModule(pl.LightningDataModule):
                     f"record {str(clips.record_ids[without[0]])!r} of the split {split!r} has no wave to train on:"
                     f" train on another data set and test on this one (datamodule.test_source)"
                 )
-        if len(splits["train"]) < self.batch_size:
-            raise ValueError(
-                f"datamodule.batch_size is {self.batch_size!r}, but the split 'train' has only {len(splits['train'])}"
-                f" clips: not one full batch"
-            )
+        self._check_batch_size(splits["train"])
 
     def _digest_preprocessing(self) -> str:
         names = ("fs", "n_frames", "stride", "image_size", "input_variant")
         return content_digest({"faces": self.faces.describe(), **{name: getattr(self, name) for name in names}})
 
-    def _loader(self, split: str, **options: Any) -> DataLoader[Batch]:
-        batches = ClipBatches(self._loaded(), self._positions(split), self.input_variant)
-        return DataLoader(batches, self.batch_size, collate_fn=_as_is, **options)
+    def _read(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._loaded().take(positions, self.input_variant)
 
-    def _loaded(self) -> VideoClips:
-        if self._clips is None:
-            raise RuntimeError("the data module is not set up: call setup() first")
-        return self._clips
-
-    def _positions(self, split: str) -> NDArray[np.int64]:
-        self._loaded()
-        if split not in self.splits:
-            raise ValueError(f"split {split!r} does not exist, expected one of {list(self.splits)!r}")
-        return self.splits[split]
+    def _batches(self, split: str) -> Dataset[Batch]:
+        return ClipBatches(self._loaded(), self._positions(split), self.input_variant)
 
     def _records(self, split: str) -> Sequence[RecordCrops]:
         clips = self._loaded()
         return [clips.records[at] for at in np.unique(clips.record_of[self._positions(split)])]
 
-    def _check_leakage(self, clips: VideoClips, calibration: NDArray[np.int64] | None = None) -> LeakageReport:
+    def _check_leakage(self, data: VideoClips, calibration: NDArray[np.int64] | None = None) -> LeakageReport:
         return check_leakage(
-            record_ids=clips.record_ids,
-            subject_ids=clips.subject_ids,
-            signal_hashes=clips.hashes,
+            record_ids=data.record_ids,
+            subject_ids=data.subject_ids,
+            signal_hashes=data.hashes,
             splits=self.splits,
             class_names=("bvp",),
             normalizer_indices=NO_NORMALIZATION,
@@ -430,7 +318,3 @@ def _check_options(at_least_one: Mapping[str, float], options: Mapping[str, Any]
     for key, value in options.items():
         if value not in allowed[key]:
             raise ValueError(f"datamodule.{key} is {value!r}, expected one of {allowed[key]!r}")
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

@@ -94,9 +94,9 @@ def test_other_windows_or_classes_for_the_teacher_are_refused(make, options, mes
 
 def test_windows_at_another_time_are_refused(make):
     student, teacher = make("I"), make()
-    moved = (np.arange(len(data._windows)) + shift for shift, data in ((0.0, student), (1.0, teacher)))
+    moved = (np.arange(len(data._data)) + shift for shift, data in ((0.0, student), (1.0, teacher)))
     for data, times_s in zip((student, teacher), moved, strict=True):
-        data._windows = dataclasses.replace(data._windows, times_s=times_s)
+        data._data = dataclasses.replace(data._data, times_s=times_s)
     with pytest.raises(ValueError, match="or lies elsewhere"):
         check_same_windows(student, teacher)
 

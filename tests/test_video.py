@@ -196,7 +196,7 @@ def test_a_data_set_may_be_tested_on_alone(root, cache):
     module.setup()
     assert len(module.splits["test"]) == 8
     assert "subject1" in module.record_ids("test")
-    with pytest.raises(ValueError, match=r"no training clips.*datamodule\.source"):
+    with pytest.raises(ValueError, match=r"no training windows.*datamodule\.source"):
         module.calibration(1, seed=0)
 
 
@@ -305,7 +305,7 @@ def test_impossible_options_are_refused(change, message):
     ("change", "message"),
     [
         ({"kind": "synthetic"}, r"kind is 'synthetic', but the videos of datamodule\.root are 'real'"),
-        ({"batch_size": 99}, r"batch_size is 99.*only 4 clips"),
+        ({"batch_size": 99}, r"batch_size is 99.*only 4 windows"),
         ({"bad_records": "hide"}, r"bad_records is 'hide'"),
     ],
 )
