@@ -6,6 +6,7 @@ from typing import Any
 import hydra
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -137,6 +138,35 @@ def test_onnx_config_exports_a_quiet_int8_file(
     assert capfd.readouterr().out == ""
     assert artifact.precision == "int8"
     assert relative_noise(small, artifact, small_windows) < 0.1
+
+
+def test_int8_kernels_answer_as_the_graph_says(
+    small_float: Artifact, small_windows: np.ndarray, tmp_path: Path
+) -> None:
+    """The fast kernels of a CPU without VNNI would saturate."""
+    artifact = quantize(small_float, small_windows, tmp_path / "int8.onnx")
+    options = onnxruntime.SessionOptions()
+    # Without fusion every operator computes in float between its quantizers.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
+    (expected,) = plain.run(None, {plain.get_inputs()[0].name: small_windows})
+    np.testing.assert_allclose(predict(artifact, small_windows), expected, atol=0.05 * expected.std())
+
+
+def test_a_file_that_the_exact_kernels_refuse_runs_without_them(
+    small_float: Artifact, small_windows: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = quantize(small_float, small_windows, tmp_path / "int8.onnx")
+    expected, asked = predict(artifact, small_windows), []
+
+    def runs(session: onnxruntime.InferenceSession) -> bool:
+        asked.append(session.get_session_options().get_session_config_entry(target.EXACT_INT8[0]))
+        return False
+
+    monkeypatch.setattr(target, "_runs", runs)
+    answers = predict(artifact, small_windows)
+    assert asked == ["1"]
+    assert answers.shape == expected.shape
 
 
 def test_onnx_configs_hold_options_of_the_exporter() -> None:
