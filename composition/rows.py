@@ -11,7 +11,7 @@ from composition.candidates import Candidate
 from composition.fits import plain
 from composition.folds import summarise_folds
 from composition.measurement import Answers, Measured, Unmeasured
-from deploy import gate
+from deploy import engine, gate
 from deploy.artifact import Artifact
 from deploy.hardware import multiplies_int8
 from deploy.profile import Profile, latency_ratio
@@ -91,7 +91,7 @@ def judge(
 
 def is_int8_on_cpu(artifact: Artifact) -> bool:
     """Whether a file computes in int8 on this machine's CPU."""
-    return artifact.precision == "int8" and artifact.runtime != "tensorrt"
+    return artifact.precision == "int8" and artifact.runtime != engine.RUNTIME
 
 
 def find_setting(config: DictConfig) -> dict[str, Any]:

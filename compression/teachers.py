@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,13 @@ class LateView:
     """
 
     look: Callable[[], RecordView]
-    _view: RecordView | None = field(init=False, default=None)
+
+    @cached_property
+    def _view(self) -> RecordView:
+        return self.look()
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Give logits (batch, classes) and the maps by layer."""
-        if self._view is None:
-            # In the numbers of the teacher's weights, whatever precision the student trains in.
-            with torch.autocast(batch[1].device.type, enabled=False):
-                self._view = self.look()
         return self._view(batch)
 
 
@@ -81,7 +81,9 @@ def look_at_records(
     """Run `module` on every training window; other positions of the data set hold NaN."""
     positions = torch.as_tensor(datamodule.splits["train"])
     answers: dict[str, Tensor] = {}
-    with torch.inference_mode(), Tap(module.net, layers) as tap:
+    # In the numbers of the teacher's weights, whatever precision a student trains in around it.
+    plain = torch.autocast(module.device.type, enabled=False)
+    with torch.inference_mode(), plain, Tap(module.net, layers) as tap:
         for chunk in positions.split(batch_size):
             windows = torch.from_numpy(datamodule.windows("train", chunk.numpy()))
             logits = module(windows.to(module.device)).float()

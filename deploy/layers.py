@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy.artifact import Artifact, ArtifactError
+from deploy.run_on_device import load_onnx
 
 HOW = {
     "onnxruntime": "ONNX Runtime's profiler, in the graph as the runtime has optimised it",
@@ -94,7 +95,7 @@ def _time_onnx(artifact: Artifact, calls: int) -> list[OperatorTime]:
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="lightheart-") as folder:
         options.profile_file_prefix = str(Path(folder, "profile"))
-        session = onnxruntime.InferenceSession(artifact.path, options, providers=["CPUExecutionProvider"])
+        session = load_onnx(onnxruntime, str(artifact.path), options)
         signal = {session.get_inputs()[0].name: np.zeros((1, *artifact.input_shape), np.float32)}
         for _ in range(_warmup(calls) + calls):
             session.run(None, signal)

@@ -20,6 +20,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from deploy.artifact import Artifact, ArtifactError, OperatorCount, Session
+from deploy.run_on_device import load_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 # torch and onnx are imported where they are needed: the process that measures loads this module without them.
 
 PRECISIONS = ("float32", "float16", "int8", "int8_dynamic")
-# On x86 without VNNI the fast int8 kernels add two products in 16 bits, which saturate; these do not. Nothing changes
-# elsewhere.
-EXACT_INT8 = ("session.x64quantprecision", "1")
 _LOAD_ERRORS = tuple(
     getattr(runtime_errors, name)
     for name in ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
@@ -192,9 +190,7 @@ def open_session(path: Path, *, threads: int = 0, provider: str = "CPUExecutionP
     ArtifactError
         If the file cannot be loaded or the provider is not there.
     """
-    session = _load(path, threads=threads, provider=provider, exact=True)
-    if not _runs(session):
-        session = _load(path, threads=threads, provider=provider)
+    session = _load(path, threads=threads, provider=provider, to_run=True)
     name = session.get_inputs()[0].name
     return lambda signal: session.run(None, {name: signal})[0]
 
@@ -206,19 +202,8 @@ def count_macs(path: Path) -> OperatorCount:
     return count(path)
 
 
-def _runs(session: onnxruntime.InferenceSession) -> bool:
-    """Whether a loaded file runs: ONNX Runtime 1.31 refuses some matrix products that it made exact."""
-    signal = session.get_inputs()[0]
-    window = np.zeros([size if isinstance(size, int) else 1 for size in signal.shape], np.float32)
-    try:
-        session.run(None, {signal.name: window})
-    except runtime_errors.Fail:
-        return False
-    return True
-
-
 def _load(
-    path: Path, *, threads: int, provider: str = "CPUExecutionProvider", exact: bool = False
+    path: Path, *, threads: int, provider: str = "CPUExecutionProvider", to_run: bool = False
 ) -> onnxruntime.InferenceSession:
     available = onnxruntime.get_available_providers()
     if provider not in available:
@@ -228,10 +213,11 @@ def _load(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if exact:
-        options.add_session_config_entry(*EXACT_INT8)
     try:
-        session = onnxruntime.InferenceSession(path, options, providers=[provider])
+        if to_run:
+            session = load_onnx(onnxruntime, str(path), options, provider)
+        else:
+            session = onnxruntime.InferenceSession(path, options, providers=[provider])
     except _LOAD_ERRORS as error:
         raise ArtifactError(f"{path}: ONNX Runtime cannot load it ({error}); export it again") from error
     if session.get_providers()[0] != provider:

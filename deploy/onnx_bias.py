@@ -7,6 +7,8 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from deploy.run_on_device import load_onnx
+
 _BATCH = 32
 _TYPES = ("Conv", "Gemm")
 
@@ -55,7 +57,7 @@ def _channel_means(model: ModelProto, tensors: Sequence[str], windows: np.ndarra
     )
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = load_onnx(onnxruntime, probed.SerializeToString(), options)
     sums: list[np.ndarray] = [np.zeros(0)] * len(tensors)
     for batch in _batches(windows):
         outputs = session.run(list(tensors), {session.get_inputs()[0].name: batch})

@@ -168,23 +168,43 @@ def dequantize(values: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
     return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
 
 
+def load_onnx(module: Any, model: str | bytes, options: Any, provider: str = "CPUExecutionProvider") -> Any:
+    """Load an ONNX model so that its int8 kernels do not saturate.
+
+    On x86 without VNNI the fast ones add two products in 16 bits. Elsewhere the option changes nothing. ONNX Runtime
+    1.31 refuses, when it runs, some matrix products that it made exact: such a model gets the fast kernels.
+
+    Parameters
+    ----------
+    module : module
+        onnxruntime, of whatever version the device has.
+    model : str or bytes
+        File or content, with one input.
+    options : SessionOptions
+    provider : str
+    """
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = module.InferenceSession(model, options, providers=[provider])
+    signal = session.get_inputs()[0]
+    window = np.zeros([size if isinstance(size, int) else 1 for size in signal.shape], np.float32)
+    try:
+        session.run(None, {signal.name: window})
+    except module.capi.onnxruntime_pybind11_state.Fail:
+        options.add_session_config_entry("session.x64quantprecision", "0")
+        session = module.InferenceSession(model, options, providers=[provider])
+    return session
+
+
 def open_onnx(path: Path, module: Any, threads: int) -> tuple[Run, dict[str, Any]]:
     """Load an .onnx file into ONNX Runtime on the CPU."""
     options = module.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # On x86 without VNNI the fast int8 kernels saturate, these do not; elsewhere it changes nothing.
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    session = module.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    signal = session.get_inputs()[0]
-    try:
-        session.run(None, {signal.name: np.zeros([n if isinstance(n, int) else 1 for n in signal.shape], np.float32)})
-    except Exception:  # the runtime's own; some matrix products have no exact kernel
-        options.add_session_config_entry("session.x64quantprecision", "0")
-        session = module.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = load_onnx(module, str(path), options)
+    name = session.get_inputs()[0].name
 
     def run(window: np.ndarray) -> np.ndarray:
-        return np.asarray(session.run(None, {signal.name: np.ascontiguousarray(window[None], dtype=np.float32)})[0][0])
+        return np.asarray(session.run(None, {name: np.ascontiguousarray(window[None], dtype=np.float32)})[0][0])
 
     return run, {"providers": session.get_providers()}
 

@@ -63,13 +63,12 @@ def test_negatives_fail_the_gate(folder, recipe, fails):
 
 
 def test_half_precision_passes_on_half_the_bytes(folder):
-    rows = train.run(job_config(folder, "half", "compression=fp16"))
+    # So many test windows that one decision at its threshold is no large share of them.
+    rows = train.run(job_config(folder, "half", "compression=fp16", "datamodule.source.n_patients=400"))
     assert rows[1].precision == "float16"
     assert rows[1].size_bytes < 0.55 * rows[0].size_bytes
-    checks = {check["name"]: check for check in rows[1].checks}
-    assert checks["size_ratio"]["status"] == checks["parity/noise"]["status"] == "PASS"
-    # One decision of a few hundred may lie at its threshold.
-    assert checks["parity/flipped"]["value"] < 0.02
+    checks = {check["name"]: check["status"] for check in rows[1].checks}
+    assert checks["size_ratio"] == checks["parity/noise"] == checks["parity/flipped"] == "PASS"
 
 
 def make_evaluator(folder):
