@@ -63,6 +63,7 @@ class StreamOptions:
     window_s: float = 10.0  # of a heart rate
     step_s: float = 1.0  # from one window to the next
     method: str = "fft"  # autocorrelation, peaks
+    repeats: str = "keep"  # frames that repeat the one before; bridge puts a straight line in their place
     fps: float | None = None  # frames per second of a file that does not tell its own
     queue: int = 16  # frames that wait; a camera's are dropped then, a file is read later
     page: bool = False  # a page on 127.0.0.1; a file is then played at speed=1 by default
@@ -128,7 +129,9 @@ def run_video(options: StreamOptions, console: Console | None = None) -> dict[st
         queue=options.queue,
         on_time=speed is not None,
     )
-    pulse = PulseOptions(window_s=options.window_s, step_s=options.step_s, method=options.method)
+    pulse = PulseOptions(
+        window_s=options.window_s, step_s=options.step_s, method=options.method, repeats=options.repeats
+    )
     return watch_video(video, model, make_stage(options.detector, WEIGHTS), pulse, watch)
 
 

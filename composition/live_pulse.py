@@ -16,12 +16,14 @@ from datamodules.face_detectors import load_cascade, load_ssd
 from datamodules.faces import FaceCrop, FaceStage, FaceTracker
 from datamodules.live_clips import ClipCutter, LiveClip
 from datamodules.live_pulse import PulseTrack, Reading
+from datamodules.live_repeats import RepeatFinder
 from datamodules.live_video import FrameQueue, TimedFrame
 from datamodules.pretrained import SSD_WEIGHTS
 from datamodules.pulse import PulseFilter
 
 DETECTORS = ("auto", "ssd", "cascade")
 STAGES = ("faces", "pulse", "rate")
+REPEATS = ("keep", "bridge")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +36,15 @@ class PulseOptions:
         Length of the windows that have a heart rate, and from one to the next.
     method : str
         How it is read from the wave, see `datamodules.heart_rate.find_rate`.
+    repeats : {"keep", "bridge"}
+        What becomes of frames that repeat the one before: ``keep`` gives them to the net, as published protocols do;
+        ``bridge`` puts a straight line between the pictures in their place.
     """
 
     window_s: float = 10.0
     step_s: float = 1.0
     method: str = "fft"
+    repeats: str = "keep"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -55,12 +61,15 @@ class PulseUpdate:
         Windows that are complete now.
     preview : Reading, optional
         The heart rate so far while no window is complete; given when it is new.
+    repeated : bool
+        Whether the frame shows again what the one before did, see `RepeatFinder`.
     """
 
     frame: TimedFrame | None
     crop: FaceCrop | None
     readings: Sequence[Reading] = ()
     preview: Reading | None = None
+    repeated: bool = False
 
 
 @dataclass(slots=True)
@@ -128,6 +137,8 @@ class PulseWatcher:
     """
 
     def __init__(self, model: PulseModel, stage: FaceStage, options: PulseOptions) -> None:
+        if options.repeats not in REPEATS:
+            raise ValueError(f"repeats is {options.repeats!r}, expected one of {REPEATS!r}")
         contract = model.contract
         self.times = StageTimes()
         self._model = model
@@ -136,6 +147,8 @@ class PulseWatcher:
         self._track = PulseTrack(
             contract.fs, PulseFilter(band_hz=contract.band_hz), options.window_s, options.step_s, options.method
         )
+        self._repeats = RepeatFinder()
+        self._bridge = options.repeats == "bridge"
 
     @property
     def least_s(self) -> float:
@@ -159,10 +172,13 @@ class PulseWatcher:
         for frame in frames:
             with self.times.measure("faces"):
                 crop = self._tracker.update(frame.image)
-                there = crop.box[2] > crop.box[0]
-                clips = list(self._cutter.add(frame.time_s, crop.image if there else None))
+                face = crop.image if crop.box[2] > crop.box[0] else None
+                repeated = self._repeats.update(face)
+                # The cutter puts a straight line where it was given no frame.
+                bridged = repeated and self._bridge
+                clips = [] if bridged else list(self._cutter.add(frame.time_s, face))
             readings, preview = self._read(clips)
-            yield PulseUpdate(frame, crop, readings, preview)
+            yield PulseUpdate(frame, crop, readings, preview, repeated)
         yield PulseUpdate(None, None, self.finish())
 
     def finish(self) -> list[Reading]:

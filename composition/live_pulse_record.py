@@ -23,15 +23,15 @@ class PulseTotals:
     ----------
     arrived_s : float
         Seconds of the video so far.
-    n_frames, n_missed : int
-        Frames so far, and those without a face.
+    n_frames, n_missed, n_repeated : int
+        Frames so far, those without a face, and those that repeat the one before.
     latest : Reading or None
         The newest heart rate.
     """
 
     def __init__(self) -> None:
         self.arrived_s = 0.0
-        self.n_frames = self.n_missed = self.n_windows = 0
+        self.n_frames = self.n_missed = self.n_repeated = self.n_windows = 0
         self.most_faces = 0
         self.latest: Reading | None = None
         self._whole: tuple[array[float], array[float]] = (array("d"), array("d"))
@@ -45,6 +45,7 @@ class PulseTotals:
             self.arrived_s = update.frame.time_s
             self.n_frames += 1
             self.n_missed += update.crop.missed
+            self.n_repeated += update.repeated
             self.most_faces = max(self.most_faces, update.crop.n_faces)
             self._clock.append(time.perf_counter())
         for reading in (*update.readings, *([update.preview] if update.preview else [])):
@@ -107,6 +108,7 @@ class PulseTotals:
                 "dropped_frames": frames.n_dropped,
                 "miss_rate": self.miss_rate,
                 "most_faces": self.most_faces,
+                "repeat_rate": self.n_repeated / n,
                 "stage_ms": {stage: 1000 * spent[stage] / n for stage in STAGES},
                 "stage_share": {stage: spent[stage] / total if total else 0.0 for stage in STAGES},
                 "time_over_video": total / video_s,

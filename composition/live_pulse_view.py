@@ -15,6 +15,7 @@ from composition.live_view import REFRESH_S, format_time
 from datamodules.live_pulse import Reading
 
 GOOD_DB, FAIR_DB = 3.0, -3.0
+NOTEWORTHY_REPEATS = 0.1
 
 
 @contextmanager
@@ -69,6 +70,9 @@ def draw_result(title: str, summary: dict[str, Any]) -> Table:
         f"{format_time(summary['duration_s'])}, {summary['n_frames']:,} frames, {summary['dropped_frames']:,} dropped,"
         f" no face in {100 * summary['miss_rate']:.0f} %",
     )
+    if (repeated := summary["repeat_rate"]) >= NOTEWORTHY_REPEATS:
+        text = f"{100 * repeated:.0f} % of the frames repeat the one before; repeats=bridge reads across"
+        table.add_row("pictures", text)
     stages = [
         f"{name} {ms:.2f} ms ({100 * summary['stage_share'][name]:.0f} %)" for name, ms in summary["stage_ms"].items()
     ]

@@ -151,5 +151,6 @@ def describe_run(video: LiveVideo, model: PulseModel, pulse: PulseOptions) -> di
         "window_s": pulse.window_s,
         "step_s": pulse.step_s,
         "method": pulse.method,
+        "repeats": pulse.repeats,
         "note": "not a medical device",
     }

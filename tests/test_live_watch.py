@@ -15,6 +15,7 @@ from composition import live_watch
 from composition.live_contract import read_pulse_contract
 from composition.live_models import open_pulse_model, published_path
 from composition.live_pulse import PulseOptions, make_stage
+from composition.live_pulse_view import draw_result
 from composition.live_watch import WatchOptions, watch_video
 from datamodules.face_detectors import load_cascade, load_ssd
 from datamodules.live_source import LiveSourceError
@@ -46,7 +47,7 @@ def run(path, model, *more):
     return stream.main([f"source={path}", f"artifact={model}", "detector=cascade", *more])
 
 
-def watch(frames, model, *, n_dropped=0, live=False, error=None, stage=None):
+def watch(frames, model, *, n_dropped=0, live=False, error=None, stage=None, **pulse):
     def read():
         for number, image in enumerate(frames):
             yield TimedFrame(number / 30, image)
@@ -54,7 +55,8 @@ def watch(frames, model, *, n_dropped=0, live=False, error=None, stage=None):
             raise error
 
     video = LiveVideo("test", live, read)
-    return watch_video(video, open_pulse_model(model), stage or fake_stage(), PulseOptions(), WatchOptions(queue=400))
+    options = PulseOptions(**pulse), WatchOptions(queue=400)
+    return watch_video(video, open_pulse_model(model), stage or fake_stage(), *options)
 
 
 def test_a_video_has_its_heart_rate_in_terminal_and_file(tmp_path, face, model, capsys):
@@ -75,6 +77,24 @@ def test_a_video_has_its_heart_rate_in_terminal_and_file(tmp_path, face, model, 
     total_ms = found["n_frames"] * sum(found["stage_ms"].values())
     assert found["time_over_video"] == pytest.approx(total_ms / 1000 / found["duration_s"])
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["r.json"]
+
+
+def test_frames_that_repeat_the_one_before_are_told_and_bridged_on_request(model, face, capsys):
+    pictures = list(draw(12.0, hr_bpm=72)[3])[::3]
+    frames = [picture for picture in pictures for _ in range(3)]
+    found = {repeats: watch(frames, model, repeats=repeats) for repeats in ("keep", "bridge")}
+    for one in found.values():
+        assert one["repeat_rate"] == pytest.approx(2 / 3, abs=0.05)
+        assert one["hr_bpm"] == pytest.approx(72, abs=3)
+    # Steps become slopes: less of the power lies beyond the pulse.
+    assert found["bridge"]["quality"] > found["keep"]["quality"]
+    assert watch(pictures, model)["repeat_rate"] == 0
+    with pytest.raises(ValueError, match="repeats is 'drop', expected one of"):
+        watch(frames, model, repeats="drop")
+    assert run(face, model) == 0
+    assert "repeat the one before" not in capsys.readouterr().out
+    Console().print(draw_result("repeated", found["keep"]))
+    assert "of the frames repeat the one before" in capsys.readouterr().out
 
 
 def test_no_face_is_a_problem_and_no_rate(tmp_path, model, capsys):
