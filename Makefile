@@ -5,6 +5,9 @@ PROFILE ?= synthetic
 # true: a table whose data are not there does not fail the target.
 ALLOW_MISSING ?= false
 OVERRIDES ?=
+# How many tables are filled at a time: with more than one, the times in them say little.
+JOBS ?= 1
+LAUNCHER := $(if $(filter-out 1,$(JOBS)),hydra/launcher=joblib hydra.launcher.n_jobs=$(JOBS))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test lint format compare tables tables-check bench weights ui clean
@@ -40,12 +43,12 @@ compare: setup  ## the newest job's table and plot, in reports/
 	$(BIN)/python compare.py --format markdown --output reports/newest.md --plot reports/newest.png
 	$(BIN)/python compare.py --format html --output reports/newest.html
 
-tables: setup  ## the papers' tables in reports/ (PROFILE=synthetic, ci, full; OVERRIDES="paths.ptbxl=...")
-	status=0; $(BIN)/python train.py -m 'table=glob(*)' profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; \
+tables: setup  ## the papers' tables in reports/ (PROFILE=synthetic, ci, full; OVERRIDES="paths.ptbxl=..."; JOBS=2)
+	status=0; $(BIN)/python train.py -m 'table=glob(*)' profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(LAUNCHER) $(OVERRIDES) || status=1; \
 	$(BIN)/python tables.py render profile=$(PROFILE) allow_missing=$(ALLOW_MISSING) $(OVERRIDES) || status=1; exit $$status
 
 tables-check: setup  ## the tables of profile ci, held against expected/; fails where a figure has drifted
-	$(MAKE) tables PROFILE=ci ALLOW_MISSING=true
+	$(MAKE) tables PROFILE=ci ALLOW_MISSING=true JOBS=2
 	$(BIN)/python tables.py check profile=ci $(OVERRIDES)
 
 bench: setup  ## speed, as ratios within one run

@@ -15,6 +15,7 @@ from composition.facts import DIGESTS, data_digests, describe, pool_facts
 from composition.fits import plain
 from composition.folds import count_folds
 from composition.rows import find_setting
+from datamodules.cache import locked
 from tracking.cells import CellError, JobRows
 from tracking.digests import digest
 from tracking.finished import FinishedJob, choose_jobs, find_finished
@@ -137,7 +138,6 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
         After all other jobs: if one failed, or if its data are not there and ``allow_missing`` is not set.
     """
     store = initialise(**config.tracking)
-    finished = find_finished(store.client)
     rows: list[Row] = []
     failed: list[str] = []
     for job in plan_jobs(config, overrides):
@@ -148,14 +148,8 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
         for seed in config.profile.seeds:
             name = f"{job.name}-seed{seed}"
             own = prepare(job, seed, config.group, f"{config.paths.output}/{name}")
-            held = find_held(own, finished)
-            if held is not None:
-                log.info("%s %s: MLflow holds it, run %s", config.table.name, name, held.run_id)
-                rows += [store.read_row(run_id) for run_id in held.row_ids]
-                continue
-            log.info("%s %s", config.table.name, name)
             try:
-                rows += run(own)
+                rows += find_or_run(own, f"{config.table.name} {name}", store, run)
             except Exception as error:
                 # The other jobs of a night do not depend on this one.
                 log.exception("%s %s failed", config.table.name, name)
@@ -164,6 +158,19 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
     if failed:
         raise IncompleteTableError(f"table {config.table.name}: " + "; ".join(failed))
     return rows
+
+
+def find_or_run(config: DictConfig, name: str, store: Store, run: Run) -> list[Row]:
+    """Rows of a job: from MLflow where it holds them. Of two processes that want the same one, one waits for them."""
+    locks = Path(config.paths.floats) / "jobs"
+    locks.mkdir(parents=True, exist_ok=True)
+    with locked(locks / f"{setting_digests(config)[0]}.lock"):
+        held = find_held(config, find_finished(store.client))
+        if held is None:
+            log.info("%s", name)
+            return run(config)
+    log.info("%s: MLflow holds it, run %s", name, held.run_id)
+    return [store.read_row(run_id) for run_id in held.row_ids]
 
 
 def prepare(job: Job, seed: int, group: str, output: str) -> DictConfig:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def cached_directory(cache_dir: Path | str, name: str, key: str, build: Callable
         return final
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f"{final.name}.lock"):
+        with locked(root / f"{final.name}.lock"):
             if not final.is_dir():
                 _build(final, build)
     except OSError as error:
@@ -88,12 +88,13 @@ def cached_directory(cache_dir: Path | str, name: str, key: str, build: Callable
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Any:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, whose folder is there, for a ``with`` block; a process that must wait for another says so."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.info("another process is building this cache; waiting for %s", path)
+        log.info("another process is making the same; waiting for %s", path)
         lock.acquire()
     try:
         yield

@@ -1,6 +1,9 @@
 """The jobs of a table: what is composed, what is run, what is found again. No net is trained here."""
 
 import itertools
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -33,7 +36,8 @@ def hydra():
 
 
 def table_config(folder, *overrides, table=TABLE):
-    config = compose("config", [f"table={table}", "group=g", f"paths.output={folder / 'out'}", *overrides])
+    paths = [f"paths.output={folder / 'out'}", f"paths.floats={folder / 'floats'}"]
+    config = compose("config", [f"table={table}", "group=g", *paths, *overrides])
     (folder / "out").mkdir(exist_ok=True)
     return config
 
@@ -161,6 +165,33 @@ def test_a_table_skips_what_the_store_holds_for_the_same_digests(tmp_path, store
         monkeypatch.setattr(jobs, "instantiate", lambda node: changed)
         jobs.fill_with_runs(config, (), make_run(store, ran))
     assert len(ran) == 6
+
+
+def test_of_two_processes_that_want_the_same_job_one_waits_for_the_other(tmp_path, store, caplog):
+    ran, started = [], threading.Event()
+    quick = make_run(store, ran)
+
+    def slow(config):
+        started.set()
+        # Until the other has met the lock.
+        deadline = time.monotonic() + 20
+        while "waiting for" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return quick(config)
+
+    with hydra():
+        job = jobs.plan_jobs(table_config(tmp_path))[0]
+    same = [jobs.prepare(job, 0, "g", str(tmp_path / name)) for name in ("first", "second")]
+    for config in same:
+        config.paths.floats = str(tmp_path / "floats")
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(jobs.find_or_run, same[0], "first", store, slow)
+        assert started.wait(20)
+        second = pool.submit(jobs.find_or_run, same[1], "second", store, quick)
+        assert first.result() == second.result()
+    assert ran == [(MODELS[0], 0)]
+    assert "second: MLflow holds it" in caplog.text
 
 
 def test_a_job_that_fails_does_not_stop_the_others(tmp_path, store):
