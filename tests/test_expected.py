@@ -23,16 +23,16 @@ def expected(value=93.1, tolerance=0.5, **changes):
 
 def test_expect_takes_tolerances_from_the_spread_over_seeds():
     (item,) = expect(fill(real_row(0.92), real_row(0.94, 1), real_row(0.93, 2)))
-    assert (item.value, item.tolerance) == pytest.approx((93.0, 3.0))
+    assert (item.value, item.tolerance) == pytest.approx((93.0, 5.0))
 
 
 def test_expect_does_not_believe_a_spread_that_is_tiny_by_chance():
     steady, lively = (tuple(real_row(value, seed) for seed, value in enumerate(values)) for values in SEEDS.values())
     cells = fill(*steady) + 2 * fill(*lively)
-    assert [item.tolerance for item in expect(cells)] == pytest.approx([3.0, 3.0, 3.0])
+    assert [item.tolerance for item in expect(cells)] == pytest.approx([5.0, 5.0, 5.0])
     # The one lively cell among steady ones does not make them lively.
     cells = 2 * fill(*steady) + fill(*lively)
-    assert [item.tolerance for item in expect(cells)] == pytest.approx([1.0, 1.0, 3.0])
+    assert [item.tolerance for item in expect(cells)] == pytest.approx([1.0, 1.0, 5.0])
 
 
 def test_expect_has_a_floor_below_the_tolerances():
