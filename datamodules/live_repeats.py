@@ -33,7 +33,8 @@ class RepeatFinder:
         if image is None or last is None:
             return False
         self._steps.append(float(np.abs(image - last).mean()))
-        if len(self._steps) < _LEAST:
+        # The second is what nearly every frame of a video without repeats ends with.
+        if len(self._steps) < _LEAST or self._steps[-1] >= _STEP_SHARE * max(self._steps):
             return False
         steps = np.array(self._steps)
         small = steps < _STEP_SHARE * np.quantile(steps, 0.9)
