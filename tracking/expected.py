@@ -13,8 +13,8 @@ from tracking.files import replace_file
 from tracking.tables import MISSING, TableText
 
 NAMES = ("cell", "metric", "unit", "value", "tolerance")
-# As many standard deviations over seeds as a figure may move: that of two or three seeds is uncertain itself, and one false
-# alarm among some hundred cells is one too many.
+# As many standard deviations over seeds as a figure may move: that of two or three seeds is uncertain itself, and one
+# false alarm among some hundred cells is one too many.
 SPREADS = 5.0
 # In each unit, the least that a figure may move: other processors round otherwise.
 FLOORS = {"1": 0.01, "%": 1.0, "bpm": 1.0, "count": 0.0, "MB": 0.002, "KB": 2.0, "ms": 0.0}
@@ -55,8 +55,9 @@ class Drift:
 def expect(cells: Sequence[Filled], floors: dict[str, float] | None = None) -> list[Expected]:
     """Make measured figures the expected ones, each with its tolerance. Figures of time are left out: the machine's.
 
-    A tolerance is `SPREADS` standard deviations over seeds, or the floor of the unit. The standard deviation of few seeds
-    may be tiny by chance: that of a cell counts as no smaller than the median of the table's cells of the same metric.
+    A tolerance is `SPREADS` standard deviations over seeds, or the floor of the unit. The standard deviation of few
+    seeds may be tiny by chance: that of a cell counts as no smaller than the median of the table's cells of the same
+    metric.
     With one seed nothing is known of it: answers then have a wide tolerance, figures of the file itself the floor.
     """
     floors = FLOORS if floors is None else floors
