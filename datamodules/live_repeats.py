@@ -5,6 +5,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.rhythm_signal import find_runs
+
 # Below that share of the step to a new picture, what changes is the codec's noise.
 _STEP_SHARE = 0.2
 # Of fewer pictures than one in six frames, stillness cannot be told from repetition.
@@ -40,6 +42,4 @@ class RepeatFinder:
         small = steps < _STEP_SHARE * np.quantile(steps, 0.9)
         if not small[-1] or small.mean() < _LEAST_SHARE:
             return False
-        pictures = np.flatnonzero(~small)
-        longest = np.diff(pictures, prepend=-1, append=len(small)).max() - 1
-        return bool(longest <= _MOST_REPEATS)
+        return not find_runs(small, _MOST_REPEATS + 1).any()
