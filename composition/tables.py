@@ -138,6 +138,7 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
         After all other jobs: if one failed, or if its data are not there and ``allow_missing`` is not set.
     """
     store = initialise(**config.tracking)
+    finished = find_finished(store.client)
     rows: list[Row] = []
     failed: list[str] = []
     for job in plan_jobs(config, overrides):
@@ -149,7 +150,7 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
             name = f"{job.name}-seed{seed}"
             own = prepare(job, seed, config.group, f"{config.paths.output}/{name}")
             try:
-                rows += find_or_run(own, f"{config.table.name} {name}", store, run)
+                rows += find_or_run(own, f"{config.table.name} {name}", store, finished, run)
             except Exception as error:
                 # The other jobs of a night do not depend on this one.
                 log.exception("%s %s failed", config.table.name, name)
@@ -160,12 +161,15 @@ def fill_with_runs(config: DictConfig, overrides: Sequence[str], run: Run) -> li
     return rows
 
 
-def find_or_run(config: DictConfig, name: str, store: Store, run: Run) -> list[Row]:
+def find_or_run(
+    config: DictConfig, name: str, store: Store, finished: Mapping[str, Sequence[FinishedJob]], run: Run
+) -> list[Row]:
     """Rows of a job: from MLflow where it holds them. Of two processes that want the same one, one waits for them."""
     locks = Path(config.paths.floats) / "jobs"
     locks.mkdir(parents=True, exist_ok=True)
     with locked(locks / f"{setting_digests(config)[0]}.lock"):
-        held = find_held(config, find_finished(store.client))
+        # The store is read again only for what is to be run: another process may have run it since.
+        held = find_held(config, finished) or find_held(config, find_finished(store.client))
         if held is None:
             log.info("%s", name)
             return run(config)

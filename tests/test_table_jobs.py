@@ -4,73 +4,24 @@ import itertools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import tables
 from composition import tables as jobs
-from composition.rows import find_setting
-from tests.configs import CONF, ROOT, names_of
-from tests.mlflow_template import fresh_store
-from tests.tracking_examples import example_row
-from tracking.digests import digest
-from tracking.finished import find_finished
+from tests.configs import ROOT, names_of
+from tests.table_jobs import DIGESTS, TABLE, hydra, make_run, open_store, table_config
 from tracking.papers import read_papers
-from tracking.rows import Estimate, read_rows_file
+from tracking.rows import read_rows_file
 
-TABLE = "p3_models"
-DIGESTS = {"data_digest": "data", "split_digest": "split", "preprocessing_digest": "prep"}
 MODELS = ("inception1d", "cnn1d_plain")
 TABLES = names_of("table")
 
 
-@contextmanager
-def hydra():
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        yield
-
-
-def table_config(folder, *overrides, table=TABLE):
-    paths = [f"paths.output={folder / 'out'}", f"paths.floats={folder / 'floats'}"]
-    config = compose("config", [f"table={table}", "group=g", *paths, *overrides])
-    (folder / "out").mkdir(exist_ok=True)
-    return config
-
-
 @pytest.fixture
 def store(tmp_path, monkeypatch):
-    """A store that the jobs of a test write to and find, and data that are as they were."""
-    own = fresh_store(tmp_path)
-    monkeypatch.setattr(jobs, "initialise", lambda **options: own)
-    monkeypatch.setattr(tables, "initialise", lambda **options: own)
-    data = SimpleNamespace(setup=lambda: None, pooled=False, **DIGESTS)
-    monkeypatch.setattr(jobs, "instantiate", lambda config: data)
-    return own
-
-
-def make_run(store, ran, *, data="synthetic", value=0.93, fails=()):
-    """Stand in for a job: one row in the store, or an error."""
-
-    def run(config):
-        model = config.model.name
-        ran.append((model, config.seed))
-        if model in fails:
-            raise RuntimeError("the disk is on fire")
-        config.datamodule.kind = data
-        row = replace(
-            example_row(data=data, model=model, seed=config.seed, metrics={"val/auroc_macro": Estimate(value)}),
-            config_digest=digest(find_setting(config)),
-            **DIGESTS,
-        )
-        with store.job(model, group=config.group) as job, job.child(model) as run:
-            return [store.log_row(run.run_id, row)]
-
-    return run
+    return open_store(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -182,13 +133,11 @@ def test_of_two_processes_that_want_the_same_job_one_waits_for_the_other(tmp_pat
     with hydra():
         job = jobs.plan_jobs(table_config(tmp_path))[0]
     same = [jobs.prepare(job, 0, "g", str(tmp_path / name)) for name in ("first", "second")]
-    for config in same:
-        config.paths.floats = str(tmp_path / "floats")
     caplog.set_level("INFO")
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(jobs.find_or_run, same[0], "first", store, slow)
+        first = pool.submit(jobs.find_or_run, same[0], "first", store, {}, slow)
         assert started.wait(20)
-        second = pool.submit(jobs.find_or_run, same[1], "second", store, quick)
+        second = pool.submit(jobs.find_or_run, same[1], "second", store, {}, quick)
         assert first.result() == second.result()
     assert ran == [(MODELS[0], 0)]
     assert "second: MLflow holds it" in caplog.text
@@ -227,86 +176,3 @@ def test_simulated_recordings_are_no_data_for_a_real_profile(tmp_path):
         config = table_config(tmp_path, "profile=full", table="p2_models")
         (first, *_) = jobs.plan_jobs(config)
     assert first.missing == "no data: datamodule.root of afdb_inter names no folder (paths.* on the command line)"
-
-
-def render(folder, *overrides, table=TABLE, command="render", extra=()):
-    given = [command, *overrides, "--table", table, "--output", str(folder / "reports"), *extra]
-    return tables.main(given)
-
-
-def test_render_leaves_cells_without_data_empty_and_the_exit_code_says_so(tmp_path, store, capsys):
-    options = ("profile=ci", f"paths.ptbxl={tmp_path / 'nowhere'}")
-    assert render(tmp_path, *options) == 1
-    assert "no data for p3_models" in capsys.readouterr().err
-    text = (tmp_path / "reports" / f"{TABLE}.md").read_text()
-    assert "not measured: no data: there is no folder" in text
-    assert "ci: real data" in text
-    assert render(tmp_path, *options, "allow_missing=true") == 0
-
-
-def test_render_fills_cells_from_runs_alone(tmp_path, store):
-    ran = []
-    with hydra():
-        jobs.fill_with_runs(table_config(tmp_path), (), make_run(store, ran))
-    assert render(tmp_path) == 0
-    text = (tmp_path / "reports" / f"{TABLE}.md").read_text()
-    assert "| Inception CNN | mean AUC, validation | 87.00 % | 93.00 % (synthetic) | - | +6.00 % |" in text
-    assert "not comparable: synthetic data" in text
-    # Under another seed nothing was run.
-    assert render(tmp_path, "profile.seeds=[1]") == 0
-    assert "(synthetic)" not in (tmp_path / "reports" / f"{TABLE}.md").read_text()
-
-
-def test_render_takes_the_newest_of_two_runs_and_lists_both(tmp_path, store):
-    with hydra():
-        config = table_config(tmp_path)
-        job = next(job for job in jobs.plan_jobs(config) if job.name == "plain")
-        for value in (0.90, 0.95):
-            make_run(store, [], value=value)(jobs.prepare(job, 0, "g", "out"))
-        old = find_finished(store.client)[jobs.setting_digests(jobs.prepare(job, 0, "g", "out"))[1]][1].run_id
-    assert render(tmp_path) == 0
-    html = (tmp_path / "reports" / f"{TABLE}.html").read_text()
-    assert "95.00 %" in html
-    assert "90.00 %" not in html
-    assert f">{old[:8]}</a>" in html
-
-
-def test_render_ignores_runs_that_did_not_finish(tmp_path, store):
-    with hydra():
-        make = make_run(store, [])
-        jobs.fill_with_runs(table_config(tmp_path), (), make)
-    for run in store.client.search_runs([store.experiment_id]):
-        if "mlflow.parentRunId" not in run.data.tags:
-            store.client.set_terminated(run.info.run_id, "FAILED")
-    assert render(tmp_path) == 0
-    assert "(synthetic)" not in (tmp_path / "reports" / f"{TABLE}.md").read_text()
-
-
-def test_overrides_may_stand_behind_options():
-    given = tables.parse_arguments(["render", "profile=ci", "--table", "p3_models", "paths.data=x"])
-    assert (given.command, given.overrides, given.table) == ("render", ["profile=ci", "paths.data=x"], ["p3_models"])
-
-
-def test_render_refuses_a_table_that_no_paper_has(tmp_path, store, capsys):
-    assert render(tmp_path, table="p9_models") == 2
-    assert "there are no tables ['p9_models']" in capsys.readouterr().err
-
-
-def test_check_passes_on_what_was_expected_and_fails_on_drift(tmp_path, store, capsys):
-    with hydra():
-        jobs.fill_with_runs(table_config(tmp_path), (), make_run(store, []))
-    folder = tmp_path / "expected"
-    extra = ("--expected", str(folder))
-    assert render(tmp_path, command="check", extra=extra) == 2
-    assert "write it with `python tables.py expect`" in capsys.readouterr().err
-    assert render(tmp_path, command="expect", extra=extra) == 0
-    assert render(tmp_path, command="check", extra=extra) == 0
-    path = folder / f"synthetic-{TABLE}.csv"
-    wrong = path.read_text().replace("plain.val,val/auroc_macro,%,93,", "plain.val,val/auroc_macro,%,80,")
-    path.write_text(wrong)
-    capsys.readouterr()
-    assert render(tmp_path, command="check", extra=extra) == 1
-    shown = capsys.readouterr().out
-    assert "DRIFT p3_models plain.val: is 93, expected 80 +- 10 %" in shown
-    assert "expected: " in shown
-    assert "measured: The two models (synthetic" in shown
