@@ -13,9 +13,8 @@ UNITS = {"1": 1.0, "%": 100.0, "bpm": 1.0, "count": 1.0, "MB": 1e-6, "KB": 1e-3,
 # Two figures that differ by less are the same one, in each unit, where the paper's file says nothing else.
 TOLERANCES = {"1": 0.005, "%": 0.5, "bpm": 0.3, "count": 0.0, "MB": 0.05, "KB": 5.0, "ms": 0.0}
 # Figures of the file itself: they do not depend on what it was trained on.
-STRUCTURAL = (
-    *("params", "params_keras", "macs", "sparsity", "size_bytes", "compressed_bytes", "size_ratio", "int8_macs_share"),
-)
+SIZES = ("params", "params_keras", "macs", "size_bytes", "compressed_bytes", "size_ratio")
+STRUCTURAL = (*SIZES, "int8_macs_share", "sparsity")
 TIMES = ("latency_ms_p50", "latency_ms_p99", "latency_ratio", "time_over_video", "time_over_video_decoded")
 SHARES = ("faces_share", "pulse_share", "rate_share")
 CLASSIFIED = (
@@ -32,10 +31,7 @@ CLASSIFIED = (
 RATES = ("hr_mae_bpm", "hr_rmse_bpm", "hr_mape_percent", "hr_bias_bpm", "hr_pearson_r", "hr_snr_db")
 GROUPS = ("low", "middle", "high", "not_low")
 PLOTS = ("roc", "precision_recall", "confusion", "parameters", "groups")
-SMALLER_IS_BETTER = (
-    *("params", "params_keras", "macs", "size_bytes", "compressed_bytes", "size_ratio", "ece"),
-    *("hr_mae_bpm", "hr_rmse_bpm", "hr_mape_percent", *TIMES),
-)
+SMALLER_IS_BETTER = (*SIZES, "ece", "hr_mae_bpm", "hr_rmse_bpm", "hr_mape_percent", *TIMES)
 # Neither more nor less is better.
 UNDIRECTED = (*SHARES, "hr_bias_bpm", "params", "params_keras", "macs")
 
