@@ -28,6 +28,7 @@ MODELS = names_of("model")
 EXACT = {
     "attention_pool": 110_181,
     "attention_se": 113_965,
+    "attention_small": 99_781,
     "cnn1d_124k": 124_025,
     "cnn1d_1m2": 1_199_625,
     "cnn1d_1m5": 1_517_055,
@@ -97,7 +98,7 @@ def test_net_has_the_papers_keras_count(model):
     assert count_keras(build_net(model, *overrides)) == expected
 
 
-@pytest.mark.parametrize("model", ["rr_tcn", "small1d"])
+@pytest.mark.parametrize("model", ["attention_small", "rr_tcn", "small1d"])
 def test_net_of_our_own_keeps_to_100k_parameters(model):
     assert EXACT[model] <= 100_000
 
