@@ -153,7 +153,7 @@ def quantize_static_int8(
                 calibrate_method=_METHODS[calibration_method],
                 nodes_to_quantize=_find_nodes(model, int8_nodes, "int8_nodes"),
                 nodes_to_exclude=excluded,
-                extra_options=_options(calibration_method, percentile, symmetric),
+                extra_options=_options(prepared, calibration_method, percentile, symmetric),
                 calibration_cache_path=ranges,
             )
         result = onnx.load(quantized)
@@ -166,12 +166,16 @@ def quantize_static_int8(
     return result
 
 
-def _options(calibration_method: str, percentile: float, symmetric: bool) -> dict[str, Any]:
+def _options(model: ModelProto, calibration_method: str, percentile: float, symmetric: bool) -> dict[str, Any]:
+    # The quantizer would give a constant on the left of a product a scale for each of the terms that it sums.
+    constants = {tensor.name for tensor in model.graph.initializer}
+    lefts = {node.input[0] for node in model.graph.node if node.op_type == "MatMul"} & constants
     # TensorRT takes no int32 bias behind a DequantizeLinear, and no zero point.
     options: dict[str, Any] = {
         "ActivationSymmetric": symmetric,
         "WeightSymmetric": True,
         "QuantizeBias": not symmetric,
+        "TensorQuantOverrides": {name: [{"symmetric": True}] for name in sorted(lefts)},
     }
     if calibration_method in ("entropy", "percentile"):
         # One batch at a time: these keep whole activations until they are counted.

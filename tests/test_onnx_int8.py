@@ -14,6 +14,7 @@ from deploy.artifact import Artifact, predict
 from deploy.onnx import export_onnx
 from deploy.onnx_int8 import _Windows, quantize_dynamic_int8
 from deploy.onnx_macs import count_macs
+from lightning_modules.nets.attention1d import AttentionCnn1d
 from lightning_modules.nets.cnn1d import Cnn1d
 from tests.configs import CLASSIFIERS, compose_config
 from tests.exporting import (
@@ -205,6 +206,23 @@ def test_onnx_int8_residual_net_survives_the_rewriting(small_windows: np.ndarray
         int8 = quantize(artifact, small_windows, tmp_path / "q.onnx", **options)
         assert relative_noise(net, int8, small_windows) < 0.1, options
         assert count_macs(int8.path).int8_macs_share == 1.0, options
+
+
+def test_onnx_int8_constant_on_the_left_of_a_product_has_one_scale(small_windows: np.ndarray, tmp_path: Path) -> None:
+    net = randomise(AttentionCnn1d(3, 4, 64, (8, 8), kernel_size=5, pool_heads=2))
+    artifact = export_onnx(net, tmp_path / "f.onnx", example=torch.from_numpy(small_windows[:2]))
+    int8 = quantize(artifact, small_windows, tmp_path / "q.onnx")
+    graph = onnx.load(int8.path).graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    writers = {node.output[0]: node for node in graph.node}
+    lefts = [writers[node.input[0]] for node in graph.node if node.op_type == "MatMul"]
+    (queries,) = (node for node in lefts if node.input[0] in weights)
+    assert list(weights[queries.input[1]].dims) == []
+    # ONNX Runtime has no exact kernel for several, and says so when it runs.
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(int8.path, options, providers=["CPUExecutionProvider"])
+    session.run(None, {session.get_inputs()[0].name: small_windows})
 
 
 @pytest.mark.parametrize(
